@@ -1,0 +1,147 @@
+"Metrics against golden values, other implementations, and exact integer arithmetic"
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scoreguidance.metrics import accuracy, ece, floor, frechet, inception_score, intra, kid, nearest, nll, prdc, root_trace
+
+Z = dict(np.load(Path(__file__).parent/'golden'/'metrics.npz'))
+close = lambda a, b, rel=1e-9: abs(a - b) <= rel*max(abs(a), abs(b))
+
+
+def test_golden():
+    got = prdc(Z['real'], Z['fake'], k=int(Z['nearest_k']))
+    for m in ('precision', 'recall', 'density', 'coverage'): assert close(got[m], float(Z[m])), m
+    assert close(frechet(Z['real'], Z['fake']), float(Z['frechet']))
+    assert close(inception_score(Z['probs']), float(Z['inception_score']))
+
+
+def test_float32_tensors_give_the_golden_values_too():
+    real, fake = torch.from_numpy(Z['real']).float(), torch.from_numpy(Z['fake']).float()
+    assert close(frechet(real, fake), float(Z['frechet']), 1e-5)
+    assert close(prdc(real, fake)['density'], float(Z['density']), 1e-3)
+
+
+@pytest.mark.parametrize('n,m,d', [(60, 80, 10), (400, 90, 40), (2000, 2000, 64)])
+def test_frechet_is_the_sqrtm_route_where_that_is_stable(n, m, d):
+    linalg, rng = pytest.importorskip('scipy.linalg'), np.random.RandomState(d)
+    a, b = rng.randn(n, d)@rng.randn(d, d) + 2, rng.randn(m, d)@rng.randn(d, d)
+    ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    truth = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(ca + cb - 2*linalg.sqrtm(ca@cb).real)
+    assert close(frechet(a, b), truth)
+
+
+@pytest.mark.parametrize('n,d,rank', [(30, 20, 20), (30, 20, 5), (10, 50, 9), (200, 100, 3), (12, 12, 11), (2, 7, 1)])
+def test_frechet_of_any_rank(n, d, rank):
+    "Zero against itself; never below; a common shift adds its square exactly; orthogonal supports share nothing"
+    g = torch.Generator().manual_seed(n)
+    a = torch.randn(n, rank, generator=g).double()@torch.randn(rank, d, generator=g).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        assert 0 <= frechet(a, a) < 1e-8
+        assert 0 <= frechet(a, a.flip(0)) < 1e-8
+        assert close(frechet(a, a + 3), 9*d)
+        apart = [torch.cat(p, 1) for p in ((a, 0*a), (0*a, a))]
+        own = (a - a.mean(0)).square().sum().item()/(n-1)
+        assert close(frechet(*apart), 2*own + 2*a.mean(0).square().sum().item())
+        assert close(frechet(7*a, 0*a), 49*(own + a.mean(0).square().sum().item()))
+
+
+def test_both_routes_of_the_trace_agree():
+    a, b = (torch.randn(300, 30).double() for _ in range(2))
+    singular = [torch.linalg.qr(v, mode='r').R for v in (a, b)] # 30 rows: takes the other route
+    assert close(root_trace(a, b).item(), root_trace(*singular).item(), 1e-10)
+
+
+def test_frechet_warns_of_few_rows_only():
+    a = torch.randn(11, 10)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error'); frechet(a, a)
+    with pytest.warns(UserWarning, match='10 rows in 10 dimensions'): frechet(a, a[:10])
+
+
+def test_agrees_with_clean_fid():
+    fid = pytest.importorskip('cleanfid.fid')
+    a, b = Z['real'], Z['fake'][:400]
+    stats = [s for f in (a, b) for s in (f.mean(0), np.cov(f, rowvar=False))]
+    assert close(frechet(a, b), float(fid.frechet_distance(*stats)), 1e-6)
+    assert abs(kid(a, b) - float(fid.kernel_distance(a, b, num_subsets=3, max_subset_size=1000))) < 1e-12
+
+
+def exact_prdc(a, b, k):
+    "The definition on integer points, in integer arithmetic: balls open but for their centre"
+    sq = lambda u, v: np.square(u[:, None].astype(np.int64) - v[None]).sum(-1)
+    r = lambda v: np.sort(sq(v, v) + np.diag([1 << 40]*len(v)), 1)[:, k-1]
+    g, ra, rb = sq(a, b), r(a), r(b)
+    ina, inb = (g < ra[:, None]) | (g == 0), (g < rb) | (g == 0)
+    return dict(precision=ina.any(0).mean(), recall=inb.any(1).mean(), density=ina.sum()/(k*len(b)), coverage=ina.any(1).mean())
+
+
+@pytest.mark.parametrize('seed', range(12))
+def test_prdc_counts_ties_right(seed):
+    "Integer points are full of ties and duplicates; a shift and a scale must not move one of them"
+    rng = np.random.RandomState(seed)
+    d, side, k = 1 + seed % 4, 2 + seed, 1 + seed % 5
+    a, b = rng.randint(0, side, (40, d)), rng.randint(0, side, (30, d))
+    for scale, shift in ((1., 0.), (1/3, 0.), (1e-4, 1e-3), (.1, -3.3)):
+        for chunk in (7, 64):
+            got = prdc(a*scale + shift, b*scale + shift, k=k, chunk=chunk)
+            for m, v in exact_prdc(a, b, k).items(): assert close(got[m], float(v)), (m, scale, shift, chunk)
+
+
+@pytest.mark.parametrize('k', [1, 3, 5])
+def test_prdc_of_identical_sets(k):
+    for f in (torch.randn(500, 64), torch.randn(300, 2)*1e4 + 1e6, torch.zeros(9, 3), torch.eye(9)):
+        got = prdc(f, f.flip(0).clone(), k=k, chunk=100)
+        assert got['precision'] == got['recall'] == got['coverage'] == 1.
+    assert prdc(torch.randn(200, 8), torch.randn(200, 8) + 1e3) == dict(precision=0., recall=0., density=0., coverage=0.)
+    f = torch.randn(400, 16)
+    assert close(prdc(f, f, k=k)['density'], 1.)
+
+
+def test_prdc_memory_is_bounded(monkeypatch):
+    "No block is larger than chunk^2, whatever n is"
+    import scoreguidance.metrics as M
+    sizes, gaps = [], M._gaps
+    monkeypatch.setattr(M, '_gaps', lambda p, q: (sizes.append(len(p)*len(q)), gaps(p, q))[1])
+    prdc(torch.randn(1000, 4), torch.randn(700, 4), chunk=64)
+    nearest(torch.randn(500, 4), torch.randn(900, 4), chunk=64)
+    assert max(sizes) == 64**2
+
+
+def test_rows_may_come_in_any_order():
+    a, b = torch.from_numpy(Z['real']), torch.from_numpy(Z['fake'])
+    p, q = torch.randperm(len(a)), torch.randperm(len(b))
+    for metric in (frechet, kid): assert close(metric(a[p], b[q]), metric(a, b), 1e-8)
+    assert prdc(a[p], b[q]) == pytest.approx(prdc(a, b), rel=1e-12)
+
+
+@pytest.mark.parametrize('metric', [frechet, kid, prdc, nearest])
+@pytest.mark.parametrize('bad,says', [
+    (lambda f: f[:, :3], 'same extractor'), (lambda f: f*float('nan'), 'NaN'), (lambda f: f/0*1., 'NaN'),
+    (lambda f: f[0], r'\(n,d\)'), (lambda f: f[:0], 'at least'), (lambda f: f[:, :, None], r'\(n,d\)')])
+def test_bad_features(metric, bad, says):
+    f = torch.randn(20, 5)
+    for pair in ((f, bad(f)), (bad(f), f)):
+        with pytest.raises(ValueError, match=says): metric(*pair)
+
+
+def test_probabilities_and_logits_are_the_same_to_a_classifier_metric():
+    v, y = torch.randn(500, 7), torch.randint(7, (500,))
+    for f in (accuracy, nll, ece): assert abs(f(v, y) - f(v.softmax(1), y)) < 1e-6
+    for b in (1, 5, 15): assert 0 <= ece(v, y, bins=b) <= 1
+    assert close(ece(v, y, bins=1), abs(v.double().softmax(1).amax(1).mean().item() - accuracy(v, y)))
+
+
+def test_intra_and_floor_take_numbers_and_dicts():
+    f, g = torch.randn(60, 3), torch.randn(80, 3)
+    y, u = torch.arange(60) % 3, torch.arange(80) % 3
+    assert close(intra(frechet, f, y, g, u).mean, np.mean([frechet(f[y == k], g[u == k]) for k in range(3)]))
+    assert set(intra(prdc, f.numpy(), y.numpy(), g.numpy(), u.numpy()).mean) == {'precision', 'recall', 'density', 'coverage'}
+    s = floor(prdc, f, g, 40, seeds=range(3))
+    assert close(s.mean['recall'], np.mean([v['recall'] for v in s.values])) and s.n == 40
+    assert s.values == floor(prdc, f, g, 40, seeds=range(3)).values            # a seed names its draw
+    with pytest.raises(ValueError, match='class 2 has 20 real and 0'): intra(frechet, f, y, g[u < 2], u[u < 2])
