@@ -45,7 +45,7 @@ def check_images(x:Tensor, # images: (N,C,H,W)
     if not x.isfinite().all(): raise ValueError("images hold NaN or infinity: drop or repair those rows")
     lo, hi = x.aminmax()
     if lo < -1 or hi > 1:
-        raise ValueError(f"float images must lie in [-1,1], not [{lo:.3g},{hi:.3g}]: scale them, or give uint8 for 0..255")
+        raise ValueError(f"float images must lie in [-1,1], not [{lo:.3g},{hi:.3g}]: scale, or give uint8")
 
 # %% ../nbs/14_data.ipynb #cell-9
 def check_labels(y:Tensor, # class of each row: [n], -1 = unlabelled
@@ -53,11 +53,14 @@ def check_labels(y:Tensor, # class of each row: [n], -1 = unlabelled
                  c:int, # number of classes
                 )->None: # raises ValueError
     "Refuse labels that don't fit their rows or classes"
-    if not isinstance(y, Tensor) or y.ndim != 1: raise ValueError("labels must be a tensor of one class number a row: [N]")
+    if not isinstance(y, Tensor) or y.ndim != 1:
+        raise ValueError("labels must be a tensor of one class number a row: [N]")
     if len(y) != n: raise ValueError(f"{len(y)} labels for {n} rows: give one label a row, -1 where unknown")
-    if y.dtype != torch.int64: raise ValueError(f"labels are {y.dtype}: give class numbers as int64, e.g. y.long()")
+    if y.dtype != torch.int64:
+        raise ValueError(f"labels are {y.dtype}: give class numbers as int64, e.g. y.long()")
     bad = y[(y < -1) | (y >= c)]
-    if len(bad): raise ValueError(f"label {bad[0]} is outside -1..{c-1}: number {c} classes from 0; -1 = unlabelled")
+    if len(bad):
+        raise ValueError(f"label {bad[0]} is outside -1..{c-1}: number {c} classes from 0; -1 = unlabelled")
 
 # %% ../nbs/14_data.ipynb #cell-10
 def check(x:Tensor, # images: (N,C,H,W)
@@ -80,7 +83,8 @@ def to_uint8(x:Tensor, # float images or samples, any shape; uint8 passes
             )->Tensor: # uint8, rounded and clipped
     "Images as a file or a feature network wants them"
     if x.dtype == torch.uint8: return x
-    if x.isnan().any(): raise ValueError("NaN among the samples: shorten the sampler's step or drop those rows")
+    if x.isnan().any():
+        raise ValueError("NaN among the samples: shorten the sampler's step or drop those rows")
     return ((x + 1)*127.5).round().clamp(0, 255).to(torch.uint8)
 
 # %% ../nbs/14_data.ipynb #cell-19
@@ -90,7 +94,8 @@ def subset(y:Tensor, # class of each item: [N]; -1 can't be chosen
            c:int|None=None, # number of classes; by default the largest label + 1
           )->Tensor: # sorted indices of the labelled items: int64
     "A stratified label set, nested across fractions of the same seed"
-    if not 0 < fraction <= 1: raise ValueError(f"fraction must lie in (0,1], not {fraction}: 0.05 labels 5% of each class")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must lie in (0,1], not {fraction}: 0.05 labels 5% of each class")
     y = np.asarray(y)
     order, c = np.random.RandomState(seed).permutation(len(y)), int(y.max())+1 if c is None else c
     rows = [order[y[order] == k] for k in range(c)]
@@ -149,13 +154,16 @@ def load_npz(path, # file with x,y or images,labels or arr_0,arr_1; the labels m
              classes=None, # names of the classes
             )->Data:
     "A data set out of a .npz file"
-    if not Path(path).is_file(): raise FileNotFoundError(f"no file {path}: write it with numpy.savez(path, x=images, y=labels)")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path}: write it with numpy.savez(path, x=images, y=labels)")
     try:
         with np.load(path, allow_pickle=False) as z: got = {k: z[k] for k in z.files}
-    except Exception as e: raise ValueError(f"{path} is no readable .npz of plain arrays ({e}): write it anew with numpy.savez") from e
+    except Exception as e:
+        raise ValueError(f"{path} is no readable .npz of plain arrays ({e}): use numpy.savez") from e
     pick = lambda *names: next((got[k] for k in names if k in got), None)
     if (x := pick('x', 'images', 'arr_0')) is None:
-        raise ValueError(f"{path} holds {sorted(got)}: name the images x, images or arr_0 and the labels y, labels or arr_1")
+        raise ValueError(f"{path} holds {sorted(got)}: name the images x, images or arr_0 "
+                         "and the labels y, labels or arr_1")
     if channels_last: x = np.ascontiguousarray(np.moveaxis(x, -1, 1))
     return from_tensor(x, pick('y', 'labels', 'arr_1'), classes)
 
@@ -194,9 +202,12 @@ def unpickled(b:bytes, # file of the python version
 # %% ../nbs/14_data.ipynb #cell-44
 BINARY = dict(
     cifar10=Layout('cifar-10-binary.tar.gz', 'cifar-10-batches-bin', partial(records, head=1), {
-        'data_batch_1.bin': '5dd7e06a14cb22eb9f671a540d1b7c25', 'data_batch_2.bin': '5ea93a67294ea407fff1d09f752e9692',
-        'data_batch_3.bin': '942cd6a4bcdd0dd3c604fbe906cb4421', 'data_batch_4.bin': 'ae636b3ba5c66a11e91e8cb52e771fcb',
-        'data_batch_5.bin': '53f37980c15c3d472c316c40844f3f0d'}, {'test_batch.bin': '803d5f7f4d78ea53de84dbe85f74fb6d'}),
+        'data_batch_1.bin': '5dd7e06a14cb22eb9f671a540d1b7c25',
+        'data_batch_2.bin': '5ea93a67294ea407fff1d09f752e9692',
+        'data_batch_3.bin': '942cd6a4bcdd0dd3c604fbe906cb4421',
+        'data_batch_4.bin': 'ae636b3ba5c66a11e91e8cb52e771fcb',
+        'data_batch_5.bin': '53f37980c15c3d472c316c40844f3f0d',
+    }, {'test_batch.bin': '803d5f7f4d78ea53de84dbe85f74fb6d'}),
     cifar100=Layout('cifar-100-binary.tar.gz', 'cifar-100-binary', partial(records, head=2),
         {'train.bin': '6172c7755cfe09b2fe270c85cebc1b15'}, {'test.bin': '4499cfba6c016c1be1438163640a0898'}))
 
@@ -215,9 +226,12 @@ def members(path:Path, # tar archive
             names, # file names wanted
            )->dict: # name -> bytes
     "Files of an archive, read without unpacking it"
+    got = {}
     try:
         with tarfile.open(path) as tar:
-            return {f: tar.extractfile(m).read() for m in tar if m.isfile() and (f := Path(m.name).name) in names}
+            for m in tar: # one pass: going back would inflate all again
+                if m.isfile() and (f := Path(m.name).name) in names: got[f] = tar.extractfile(m).read()
+        return got
     except (tarfile.TarError, EOFError, OSError, zlib.error) as e:
         raise ValueError(f"{path} is damaged ({e}): delete it and fetch it again from {_home}") from e
 
@@ -233,49 +247,59 @@ def blobs(root:Path, # folder that holds the archive or its unpacked folder, or 
     if not got and not archive.is_file(): return []
     src, got = (folder, got) if got else (archive, members(archive, sums))
     for f,md5 in sums.items():
-        if f not in got: raise FileNotFoundError(f"{src} lacks {f} (md5 {md5}): fetch {v.archive} again from {_home}")
+        if f not in got:
+            raise FileNotFoundError(f"{src} lacks {f} (md5 {md5}): fetch {v.archive} again from {_home}")
         if (m := hashlib.md5(got[f], usedforsecurity=False).hexdigest()) != md5:
-            raise ValueError(f"{src/f} has md5 {m}, expected {md5}: damaged or not official; delete {src} and "
-                             f"fetch {v.archive} again from {_home}")
+            raise ValueError(f"{src/f} has md5 {m}, expected {md5}: damaged or not official; "
+                             f"delete {src} and fetch {v.archive} again from {_home}")
     return [got[f] for f in sums]
 
 # %% ../nbs/14_data.ipynb #cell-49
-def _cifar(name, root, train, download, classes):
+_names = dict(cifar10="airplane automobile bird cat deer dog frog horse ship truck", cifar100="""
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+    camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup
+    dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower
+    leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid
+    otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray
+    road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+    sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm""")
+
+# %% ../nbs/14_data.ipynb #cell-50
+def _fetched(name, root, train):
+    "Let torchvision place the python version in `root`"
+    from torchvision import datasets
+    try: getattr(datasets, name.upper())(root, train=train, download=True)
+    except (OSError, RuntimeError) as e:
+        raise FileNotFoundError(f"no {name} in {root}, no download ({e}): place one of {_home} there") from e
+
+def _cifar(name, root, train, download):
     "Either version on disk, else torchvision's download"
     root, part = Path(root), 'train' if train else 'test'
     for version in (BINARY.get, python_layout):
         v = version(name)
         if bs := blobs(root, v, getattr(v, part)): break
     else:
-        if download:
-            from torchvision import datasets
-            try: getattr(datasets, name.upper())(root, train=train, download=True)
-            except (OSError, RuntimeError) as e:
-                raise FileNotFoundError(f"no {name} in {root} and no download ({e}): place {v.archive} from {_home} there") from e
-            return _cifar(name, root, train, False, classes)
-        raise FileNotFoundError(f"no {name} in {root}: place {BINARY[name].archive} or {v.archive} from {_home} there, packed or "
-            f"unpacked (md5 of the files: {getattr(v, part)}), or pass download=True")
+        if not download:
+            raise FileNotFoundError(f"no {name} in {root}: place {BINARY[name].archive} or {v.archive} "
+                f"from {_home} there, packed or unpacked, or set download=True (md5 of "
+                f"the files: {getattr(v, part)})")
+        _fetched(name, root, train)
+        return _cifar(name, root, train, False)
     x, y = (np.concatenate(a) for a in zip(*map(v.read, bs)))
-    return from_tensor(x.reshape(-1,3,32,32), y.astype(np.int64), classes)
+    return from_tensor(x.reshape(-1,3,32,32), y.astype(np.int64), _names[name].split())
 
-# %% ../nbs/14_data.ipynb #cell-50
+# %% ../nbs/14_data.ipynb #cell-51
 def cifar10(root, # folder with an official archive, packed or unpacked
             train:bool=True, # the 50,000 that train or the 10,000 that test
             download:bool=False, # let torchvision fetch what is missing
            )->Data: # x: (N,3,32,32) uint8
     "CIFAR-10, md5-checked"
-    return _cifar('cifar10', root, train, download, "airplane automobile bird cat deer dog frog horse ship truck".split())
+    return _cifar('cifar10', root, train, download)
 
-# %% ../nbs/14_data.ipynb #cell-51
 def cifar100(root, # folder with an official archive, packed or unpacked
              train:bool=True, # the 50,000 that train or the 10,000 that test
              download:bool=False, # let torchvision fetch what is missing
             )->Data: # x: (N,3,32,32) uint8, y: the 100 fine classes
     "CIFAR-100, md5-checked"
-    return _cifar('cifar100', root, train, download, """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy
-        bridge bus butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup
-        dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard
-        lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
-        pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper
-        snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout
-        tulip turtle wardrobe whale willow_tree wolf woman worm""".split())
+    return _cifar('cifar100', root, train, download)

@@ -25,11 +25,14 @@ def features(*sets, # feature sets: (n,d) each
     "Feature sets fit to be compared, or the reason why they are not"
     out = [torch.as_tensor(s).detach().double() for s in sets]
     for f in out:
-        if f.ndim != 2 or not f.shape[1]: raise ValueError(f"features must be (n,d), not {tuple(f.shape)}: make each item one row")
-        if len(f) < least: raise ValueError(f"{len(f)} rows of features, at least {least} are needed: draw more samples")
-        if not f.isfinite().all(): raise ValueError("features hold NaN or infinity: drop those rows, or look where they come from")
+        if f.ndim != 2 or not f.shape[1]:
+            raise ValueError(f"features must be (n,d), not {tuple(f.shape)}: make each item one row")
+        if len(f) < least:
+            raise ValueError(f"{len(f)} rows of features, at least {least} are needed: draw more samples")
+        if not f.isfinite().all():
+            raise ValueError("features hold NaN or infinity: drop those rows, or look where they come from")
     if len({f.shape[1] for f in out}) > 1:
-        raise ValueError(f"features of different size {[f.shape[1] for f in out]}: both sets need the same extractor")
+        raise ValueError(f"features of sizes {[f.shape[1] for f in out]}: both sets need the same extractor")
     return [f.to(out[0].device) for f in out]
 
 # %% ../nbs/16_metrics.ipynb #cell-8
@@ -40,7 +43,8 @@ def root_trace(a:Tensor, # A with covariance A^T A: (n,d)
     if min(len(a), len(b)) > a.shape[1]:
         L, failed = torch.linalg.cholesky_ex(a.T@a)
         e = torch.linalg.eigvalsh(L.T@(b.T@b)@L)
-        if not failed and e[0] > 0 and 2e-16*e[-1]*e.rsqrt().sum() < 1e-9*e.sqrt().sum(): return e.sqrt().sum()
+        if not failed and e[0] > 0 and 2e-16*e[-1]*e.rsqrt().sum() < 1e-9*e.sqrt().sum():
+            return e.sqrt().sum()
     a, b = (torch.linalg.qr(v, mode='r').R for v in (a, b))
     return torch.linalg.svdvals(a@b.T).sum()
 
@@ -51,8 +55,9 @@ def frechet(real, # features of real items: (n,d)
     "FID, where the features are Inception's"
     fs = features(real, fake)
     n, d = min(map(len, fs)), fs[0].shape[1]
-    if n < d+1: warnings.warn(f"Frechet distance of {n} rows in {d} dimensions: covariances are rank-deficient and the value is "
-        "biased upwards; compare only at equal n, or use fewer features", stacklevel=2)
+    if n < d+1:
+        warnings.warn(f"Frechet distance of {n} rows in {d} dimensions: covariances are rank-deficient and "
+                      "the value is biased upwards; compare at equal n, or use fewer features", stacklevel=2)
     a, b = ((f - f.mean(0))/(len(f)-1)**.5 for f in fs)
     gap = (fs[0].mean(0) - fs[1].mean(0)).square().sum()
     return max(0., (gap + a.square().sum() + b.square().sum() - 2*root_trace(a, b)).item())
@@ -64,7 +69,8 @@ def _kernel(a, b, chunk=2048):
 
 def _mmd(a, b):
     "Squared maximum mean discrepancy, unbiased"
-    own = lambda v: (_kernel(v, v) - (v.square().sum(1)/v.shape[1] + 1).pow(3).sum().item())/(len(v)*(len(v)-1))
+    diagonal = lambda v: (v.square().sum(1)/v.shape[1] + 1).pow(3).sum().item()
+    own = lambda v: (_kernel(v, v) - diagonal(v))/(len(v)*(len(v)-1))
     return own(a) + own(b) - 2*_kernel(a, b)/(len(a)*len(b))
 
 # %% ../nbs/16_metrics.ipynb #cell-19
@@ -87,7 +93,8 @@ def inception_score(probs, # class probabilities: (n,c)
                    )->float: # 1..c
     "Sure of each item, unsure of all of them together"
     p, = features(probs, least=max(1, splits))
-    if (p < 0).any() or (p.sum(1)-1).abs().max() > 1e-3: raise ValueError("rows must be probabilities: give logits.softmax(1)")
+    if (p < 0).any() or (p.sum(1)-1).abs().max() > 1e-3:
+        raise ValueError("rows must be probabilities: give logits.softmax(1)")
     kl = lambda q: torch.xlogy(q, q).sum(1) - torch.xlogy(q, q.mean(0)).sum(1)
     return fmean(kl(q).mean().exp().item() for q in p.tensor_split(splits))
 
@@ -131,7 +138,8 @@ def prdc(real, # features of real items: (n,d)
             inside = at | (g + slack < ra[i][:,None])
             held[v] += inside.sum(0); hits[u] += inside.sum(1); seen[u] += (at | (g + slack < rb[j])).sum(1)
     share = lambda n: (n > 0).double().mean().item()
-    return dict(precision=share(held), recall=share(seen), density=held.sum().item()/(k*len(b)), coverage=share(hits))
+    density = held.sum().item()/(k*len(b))
+    return dict(precision=share(held), recall=share(seen), density=density, coverage=share(hits))
 
 # %% ../nbs/16_metrics.ipynb #cell-35
 def nearest(fake, # features of generated items: (m,d)
@@ -140,7 +148,8 @@ def nearest(fake, # features of generated items: (m,d)
            )->Tensor: # distance of each fake to the nearest training item: [m]
     "How close to a copy"
     a, b = features(fake, train, least=1)
-    near = lambda p: torch.stack([_gaps(p - b.mean(0), q - b.mean(0))[0].amin(1) for q in b.split(chunk)]).amin(0)
+    a, b = a - b.mean(0), b - b.mean(0)
+    near = lambda p: torch.stack([_gaps(p, q)[0].amin(1) for q in b.split(chunk)]).amin(0)
     return torch.cat([near(p) for p in a.split(chunk)]).clamp(min=0).sqrt()
 
 # %% ../nbs/16_metrics.ipynb #cell-39
@@ -167,7 +176,8 @@ def intra(metric, # metric(real, fake) -> number or dict of numbers
     for k in kinds:
         a, b = real[(y == k).to(real.device)], fake[(u == k).to(real.device)]
         if k < 0 or min(len(a), len(b)) < 2:
-            raise ValueError(f"class {k} has {len(a)} real and {len(b)} generated items: each class needs 2 of both (label -1 none)")
+            raise ValueError(f"class {k} has {len(a)} real and {len(b)} generated items: each class needs 2 "
+                             "of both (drop unlabelled rows)")
         try: out[k] = metric(a, b)
         except ValueError as e: raise ValueError(f"class {k}: {e}") from e
     return Intra(_fold(fmean, list(out.values())), out)
@@ -177,7 +187,8 @@ def log_probs(v, # logits, or probabilities: [n,c]
              )->Tensor: # log-probabilities in float64: [n,c]
     "Logits or probabilities, normalised in logs"
     v = torch.as_tensor(v).detach().double()
-    if v.ndim != 2 or 0 in v.shape: raise ValueError(f"logits must be [n,c], not {list(v.shape)}: one row an item")
+    if v.ndim != 2 or 0 in v.shape:
+        raise ValueError(f"logits must be [n,c], not {list(v.shape)}: one row an item")
     sums_to_one = (v >= 0).all() and (v.sum(1)-1).abs().max() < 1e-4
     p = (v.log() if sums_to_one else v).log_softmax(1)
     if p.isnan().any(): raise ValueError("logits hold NaN or infinity: look where they come from")
@@ -190,9 +201,11 @@ def _pair(v, y):
     y = torch.as_tensor(y).to(p.device)
     if not y.is_floating_point(): y = y.long()
     check_labels(y, len(p), p.shape[1])
-    if (y < 0).any(): raise ValueError(f"{(y < 0).sum()} rows are unlabelled (-1): judge only rows with y >= 0")
+    if (y < 0).any():
+        raise ValueError(f"{(y < 0).sum()} rows are unlabelled (-1): judge only rows with y >= 0")
     return p, y
 
+# %% ../nbs/16_metrics.ipynb #cell-47
 def accuracy(logits, # logits or probabilities: [n,c]
              y, # true class, or for samples the class asked for: [n]
             )->float: # 0..1
@@ -214,7 +227,7 @@ def brier(logits, # logits or probabilities: [n,c]
     p, y = _pair(logits, y)
     return (p.exp() - torch.eye(p.shape[1]).to(p)[y]).square().sum(1).mean().item()
 
-# %% ../nbs/16_metrics.ipynb #cell-47
+# %% ../nbs/16_metrics.ipynb #cell-48
 def ece(logits, # logits or probabilities: [n,c]
         y, # true class: [n]
         bins:int=15, # equal bins of confidence (lo,hi]
@@ -226,7 +239,7 @@ def ece(logits, # logits or probabilities: [n,c]
     gap = torch.zeros(bins).to(p).index_add(0, i, right - conf)
     return gap.abs().sum().item()/len(p)
 
-# %% ../nbs/16_metrics.ipynb #cell-52
+# %% ../nbs/16_metrics.ipynb #cell-53
 @torch.no_grad()
 def against_noise(clf, # logits of (x,t): [b,c]
                   sde, # how noise grows
@@ -240,10 +253,11 @@ def against_noise(clf, # logits of (x,t): [b,c]
     def row(t):
         b = perturb(sde, x, x.new_full((len(x),), float(t)), randn=randn)
         v = torch.cat([clf(*xt) for xt in zip(b.x.split(batch), b.t.split(batch))])
-        return dict(t=float(t), sigma=float(sde.sigma(b.t[0])), **{f.__name__: f(v, y) for f in (accuracy, nll, brier, ece)})
+        quality = {f.__name__: f(v, y) for f in (accuracy, nll, brier, ece)}
+        return dict(t=float(t), sigma=float(sde.sigma(b.t[0])), **quality)
     return [row(t) for t in ts]
 
-# %% ../nbs/16_metrics.ipynb #cell-57
+# %% ../nbs/16_metrics.ipynb #cell-58
 def cas(fit, # fit(x, y) -> function x -> logits
         fake_x, # generated items: (m,...)
         fake_y, # the classes asked for: [m]
@@ -253,7 +267,7 @@ def cas(fit, # fit(x, y) -> function x -> logits
     "Train on samples, test on real items"
     return accuracy(fit(fake_x, fake_y)(real_x), real_y)
 
-# %% ../nbs/16_metrics.ipynb #cell-61
+# %% ../nbs/16_metrics.ipynb #cell-62
 class Spread(NamedTuple):
     "A metric over several draws"
     mean:float|dict # over the draws
@@ -261,7 +275,7 @@ class Spread(NamedTuple):
     n:int # rows of a draw
     values:list # of each draw
 
-# %% ../nbs/16_metrics.ipynb #cell-62
+# %% ../nbs/16_metrics.ipynb #cell-63
 def floor(metric, # metric(*train, *rows of test) -> number or dict
           train, # real features, or a tuple such as (features, labels)
           test, # other real features, or a tuple alike
@@ -271,7 +285,8 @@ def floor(metric, # metric(*train, *rows of test) -> number or dict
     "Real against real at the same n"
     train, test = (v if isinstance(v, tuple) else (v,) for v in (train, test))
     seeds = list(seeds)
-    if n > len(test[0]): raise ValueError(f"n={n}, but only {len(test[0])} test items: lower n, or compare at the n there is")
+    if n > len(test[0]):
+        raise ValueError(f"n={n}, but only {len(test[0])} test items: lower n, or compare at the n there is")
     if len(seeds) < 2: raise ValueError("one draw shows no spread: give at least two seeds")
     rows = lambda seed: torch.from_numpy(np.random.RandomState(seed).permutation(len(test[0]))[:n])
     values = [metric(*train, *(v[i] for v in test)) for i in map(rows, seeds)]

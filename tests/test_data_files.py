@@ -17,8 +17,8 @@ def made(name, version, seed=0):
     rng, files, xs, ys = np.random.RandomState(seed), {}, [], []
     binary = data.BINARY[name]
     for f in [*binary.train, *binary.test]:
-        x, y = rng.randint(0, 256, (3, 3072)).astype(np.uint8), rng.randint(0, 10 if name == 'cifar10' else 100, 3)
-        coarse = rng.randint(0, 20, 3)
+        x = rng.randint(0, 256, (3, 3072)).astype(np.uint8)
+        y, coarse = rng.randint(0, 10 if name == 'cifar10' else 100, 3), rng.randint(0, 20, 3)
         if version == 'binary':
             labels = [y] if name == 'cifar10' else [coarse, y]
             files[f] = np.concatenate([np.stack(labels, 1).astype(np.uint8), x], 1).tobytes()
@@ -120,7 +120,8 @@ def test_nothing_there(tmp_path, name):
 def test_unofficial_data_is_refused(tmp_path, name, version):
     "Well-formed files whose sums are not the official ones"
     lay_out(tmp_path, layout(name, version), made(name, version)[0], 'folder')
-    with pytest.raises(ValueError, match=next(iter(layout(name, version).train.values()))): LOAD[name](tmp_path)
+    official = next(iter(layout(name, version).train.values()))
+    with pytest.raises(ValueError, match=official): LOAD[name](tmp_path)
 
 
 class Touch:
@@ -137,7 +138,8 @@ def test_hostile_pickle_never_runs(monkeypatch, tmp_path, name, trusted):
     if trusted: trust(monkeypatch, name, 'python', files)
     lay_out(tmp_path, data.python_layout(name), files, 'folder')
     if not trusted:
-        monkeypatch.setattr(data._Plain, 'load', lambda self: pytest.fail("unpickled before its md5 was known"))
+        never = lambda self: pytest.fail("unpickled before its md5 was known")
+        monkeypatch.setattr(data._Plain, 'load', never)
     with pytest.raises(ValueError, match='open in a pickled' if trusted else 'md5'): LOAD[name](tmp_path)
     assert not mark.exists()
 
@@ -173,7 +175,8 @@ def test_download_is_asked_for_once_and_then_checked(monkeypatch, tmp_path, name
 def test_failed_download(monkeypatch, tmp_path, name):
     def fetch(self, *a, **kw): raise OSError("no route")
     monkeypatch.setattr(datasets.CIFAR10, '__init__', fetch)
-    with pytest.raises(FileNotFoundError, match='no download .no route.*place'): LOAD[name](tmp_path, download=True)
+    with pytest.raises(FileNotFoundError, match='no download .no route.*place'):
+        LOAD[name](tmp_path, download=True)
 
 
 def test_binary_is_preferred_and_needs_no_pickle(monkeypatch, tmp_path, name):

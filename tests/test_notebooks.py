@@ -69,5 +69,5 @@ def test_failing_cell_is_shown(made):
 
 def test_hang_is_a_failure(made):
     child = 'import subprocess, time\nsubprocess.Popen(["sleep", "100"])'
-    problem = run(made(child, 'def stuck(): time.sleep(100)\nstuck()'), 8)
-    assert 'still running after 8 s' in problem and 'stuck' in problem
+    problem = run(made(child, 'def stuck(): time.sleep(100)\nstuck()'), 12)
+    assert 'still running after 12 s' in problem and 'stuck' in problem

@@ -1,0 +1,63 @@
+# Every target sets up .venv by itself and reuses it while it is current (scripts/setup_env.py).
+#   make test PYTHON=/path/to/python3.11      another Python
+#   make reproduce PRESET=smoke OUT=out/try   another preset, another folder
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup reproduce smoke test sync readme docs clean distclean
+SHELL := /bin/sh
+
+PRESET ?=
+OUT ?= results/digits$(if $(PRESET),-$(PRESET))
+ARGS ?=
+
+BIN := .venv/bin
+# processes run side by side, each on one thread: two busy threads on two shared cores are slower than one
+export OMP_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+export PYTHON
+
+help:
+	@echo "make reproduce   the main job: the semi-supervised table on the embedded data set, in $(OUT)"
+	@echo "make smoke       the same path in a minute, with numbers that mean nothing, in results/digits-smoke"
+	@echo "make test        notebooks and modules in sync, then every test (what CI runs)"
+	@echo "make readme      README.md from nbs/index.ipynb"
+	@echo "make docs        the notebooks as self-contained pages in _docs/"
+	@echo "make sync        clean the notebooks, export the modules, and say what had drifted"
+	@echo "make clean       remove what builds leave behind (make distclean: .venv too)"
+
+# the first Python 3 of any age: setup_env.py finds a recent one, or says what is missing
+setup:
+	@py="$${PYTHON:-python3}"; command -v "$$py" >/dev/null 2>&1 || \
+	  { echo "setup: no $$py found. Install Python 3.10 or later," \
+	         "or name one: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }; \
+	  "$$py" scripts/setup_env.py
+
+reproduce: setup
+	@echo "reproduce: digits$(if $(PRESET), (preset $(PRESET))) in $(OUT)." \
+	      "What is finished there is kept: this can be stopped and run again"
+	@$(BIN)/scoreguidance reproduce digits $(if $(PRESET),-p preset $(PRESET)) -p out "$(OUT)"
+
+smoke:
+	@$(MAKE) --no-print-directory reproduce PRESET=smoke
+
+sync: setup
+	@echo "sync: notebooks clean, modules exported, README built?"
+	@$(BIN)/python scripts/sync.py
+
+test: sync
+	@echo "test: everything in tests/, each notebook as one test"
+	@$(BIN)/python -m pytest tests $(ARGS)
+
+readme: setup
+	@$(BIN)/python scripts/readme.py
+
+docs: setup
+	@$(BIN)/python scripts/docs.py
+
+clean:
+	rm -rf build dist _docs _proc *.egg-info .pytest_cache .ruff_cache .hypothesis .venv.lock
+	find nbs scoreguidance tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find nbs -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv
