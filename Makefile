@@ -3,11 +3,11 @@
 #   make reproduce PRESET=smoke OUT=out/try   another preset, another folder
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup reproduce smoke test sync readme docs clean distclean
+.PHONY: help setup reproduce results smoke test sync readme docs clean distclean
 SHELL := /bin/sh
 
 PRESET ?=
-OUT ?= results/digits$(if $(PRESET),-$(PRESET))
+OUT ?= out/digits$(if $(PRESET),-$(PRESET))
 ARGS ?=
 
 BIN := .venv/bin
@@ -18,7 +18,8 @@ export PYTHON
 
 help:
 	@echo "make reproduce   the main job: the semi-supervised table on the embedded data set, in $(OUT)"
-	@echo "make smoke       the same path in a minute, with numbers that mean nothing, in results/digits-smoke"
+	@echo "make results     table and figures of $(OUT) into results/digits, for the repository"
+	@echo "make smoke       the same path in a minute, with numbers that mean nothing, in out/digits-smoke"
 	@echo "make test        notebooks and modules in sync, then every test (what CI runs)"
 	@echo "make readme      README.md from nbs/index.ipynb"
 	@echo "make docs        the notebooks as self-contained pages in _docs/"
@@ -36,6 +37,10 @@ reproduce: setup
 	@echo "reproduce: digits$(if $(PRESET), (preset $(PRESET))) in $(OUT)." \
 	      "What is finished there is kept: this can be stopped and run again"
 	@$(BIN)/scoreguidance reproduce digits $(if $(PRESET),-p preset $(PRESET)) -p out "$(OUT)"
+
+# what the repository keeps of a run: table and figures
+results: setup
+	@$(BIN)/scoreguidance table "$(OUT)" --into results/digits
 
 smoke:
 	@$(MAKE) --no-print-directory reproduce PRESET=smoke

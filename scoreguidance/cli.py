@@ -7,6 +7,7 @@ __all__ = ['params', 'parser', 'main']
 
 # %% ../nbs/18_cli.ipynb #cell-2
 import argparse, inspect, sys
+import scoreguidance
 
 # %% ../nbs/18_cli.ipynb #cell-5
 def params(pairs, # (name, value) texts
@@ -18,27 +19,31 @@ def params(pairs, # (name, value) texts
         raise ValueError(f"unknown parameter{'s'*(len(bad)>1)} {', '.join(bad)}: choose among {', '.join(known)}")
     return dict(pairs)
 
+# %% ../nbs/18_cli.ipynb #cell-6
 def parser():
     "What the command understands"
-    from scoreguidance import __version__
-    p = argparse.ArgumentParser('scoreguidance', description="Score-based conditional generation with few labels: run the experiments, build the tables.")
-    p.add_argument('--version', action='version', version=__version__)
+    p = argparse.ArgumentParser('scoreguidance', description="Score-based conditional generation with few labels: "
+                                "run the experiments, build the tables.")
+    p.add_argument('--version', action='version', version=scoreguidance.__version__)
     sub = p.add_subparsers(dest='command', required=True, metavar='command')
     r = sub.add_parser('reproduce', help="run an experiment, or resume it, and build its table",
-                       description="Run an experiment, or resume it, and build its table. Stop it at any time; the same command goes on.")
+                       description="Run an experiment, or resume it, and build its table. Stop it at any time; "
+                                   "the same command goes on.")
     r.add_argument('experiment', choices=['digits'], help="digits: the semi-supervised table on scikit-learn's digits")
     r.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'),
-                   help="preset (default, smoke, thorough), methods, fractions, seeds (separated by commas), out (folder), workers")
-    t = sub.add_parser('table', help="build table and figures from stored records", description="Build table and figures from stored records.")
+                   help="preset (default, smoke, thorough), methods, fractions, seeds (separated by commas), "
+                        "out (folder), workers")
+    t = sub.add_parser('table', help="build table and figures from stored records",
+                       description="Build table and figures from stored records.")
     t.add_argument('dir', help="folder of an experiment")
     t.add_argument('--into', help="folder for table and figures (the same folder when not given)")
     return p
 
-# %% ../nbs/18_cli.ipynb #cell-6
+# %% ../nbs/18_cli.ipynb #cell-7
 def main(argv=None)->int:
     "The console command; returns its exit status"
     a = parser().parse_args(argv)
-    from scoreguidance.experiment import reproduce, table, markdown
+    from scoreguidance.tables import markdown, reproduce, table
     try:
         if a.command=='table': t, out = table(a.dir, a.into), a.into or a.dir
         else:
@@ -47,6 +52,9 @@ def main(argv=None)->int:
             print(f"reproduce {a.experiment}: " + ', '.join(f'{k}={v}' for k,v in kw.items()), flush=True)
             t = reproduce(**kw, say=lambda s: print(s, flush=True))
     except (ValueError, FileNotFoundError) as e: print(f"scoreguidance: {e}", file=sys.stderr); return 2
-    except KeyboardInterrupt: print("\nstopped; what is finished is kept: the same command goes on", file=sys.stderr); return 130
-    print('\n'+markdown(t)+f"\nTable and figures are in {out}: table.md, table.json, fractions.png, scales.png, noise.png, samples.png")
+    except KeyboardInterrupt:
+        print("\nstopped; what is finished is kept: the same command goes on", file=sys.stderr)
+        return 130
+    print(f"\n{markdown(t)}\nTable and figures are in {out}: table.md, table.json and "
+          "fractions.png, scales.png, noise.png, samples.png")
     return 1 if t['missing'] else 0

@@ -6,11 +6,12 @@ import faulthandler
 import sys
 from pathlib import Path
 
-if len(sys.argv) > 2: faulthandler.dump_traceback_later(.9*float(sys.argv[2]))
+if __name__ == '__main__': # worker processes import this file again
+    if len(sys.argv) > 2: faulthandler.dump_traceback_later(.9*float(sys.argv[2]))
 
-from nbdev.config import get_config  # noqa: E402
-from nbdev.test import test_nb  # noqa: E402
+    from nbdev.config import get_config
+    from nbdev.test import test_nb
 
-cfg = get_config()
-ok, _ = test_nb(Path(sys.argv[1]).resolve(), skip_flags=cfg.tst_flags.split(), basepath=cfg.config_path)
-sys.exit(0 if ok else 1)
+    cfg = get_config()
+    ok, _ = test_nb(Path(sys.argv[1]).resolve(), skip_flags=cfg.tst_flags.split(), basepath=cfg.config_path)
+    sys.exit(0 if ok else 1)
