@@ -354,13 +354,17 @@ def _worker(parent):
 
 class Alone:
     "The right to write to a folder, for one process at a time; it ends with the process"
-    def __init__(self, out): self.path = writable(out)/'.lock'
+    def __init__(self, out, wait=False, say=None): self.path, self.wait, self.say = writable(out)/'.lock', wait, say
     def __enter__(self):
         self.file = open(self.path, 'w')
         try: fcntl.flock(self.file, fcntl.LOCK_EX|fcntl.LOCK_NB)
         except OSError:
-            self.file.close()
-            raise ValueError(f"another run is writing to '{self.path.parent}': wait for it or choose another out") from None
+            busy = f"another run is writing to '{self.path.parent}'"
+            if not self.wait:
+                self.file.close()
+                raise ValueError(f"{busy}: wait for it or choose another out") from None
+            if self.say: self.say(f"{busy}: waiting for it, then going on with what is left")
+            fcntl.flock(self.file, fcntl.LOCK_EX)
     def __exit__(self, *_): self.file.close()
 
 # %% ../nbs/17_experiments.ipynb #cell-32
@@ -414,12 +418,13 @@ def grid(out, # folder for everything
          p:Plan, # what to compute
          workers:int=2, # processes of one thread each; 1 stays in this process
          say=print, # where progress is told; None for silence
+         wait:bool=False, # for another run in the same folder, instead of raising
         )->list: # (name, error) of cells that failed
     "Compute what is missing of a plan; finished cells are kept"
     out = Path(out)
     if workers<1: raise ValueError(f"workers must be 1 or more, got {workers}")
     todo = lambda names: [n for n in names if not (out/n/'record.json').exists()]
-    with Alone(out):
+    with Alone(out, wait, say):
         _open(out, p)
         make, runs = dict(judge=make_judge, score=make_score), {f'cells/{r.name}': r for r in p.runs}
         cells = [(runs[n].name, cell, (str(out), runs[n])) for n in todo(runs)]

@@ -8,7 +8,6 @@ __all__ = ['COLUMNS', 'SHOWN', 'FOUR', 'spread', 'budget_of', 'row', 'cost', 'co
 
 # %% ../nbs/17a_tables.ipynb #cell-2
 import io
-from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
 import torch.nn.functional as F
@@ -209,6 +208,6 @@ def reproduce(preset:str='default', # default, smoke or thorough
              )->dict: # the table as data
     "The whole experiment: check, compute what is missing, build table and figures"
     p, w = plan(preset, methods, fractions, seeds), _list(workers, int, 'workers')
-    for name,e in grid(out, p, w[0] if w else 1, say):
+    for name,e in grid(out, p, w[0] if w else 1, say, wait=True):
         if say: say(f"cell {name} failed ({e}): what is finished is kept, run again to retry it")
     return table(out)
