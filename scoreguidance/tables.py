@@ -163,6 +163,7 @@ def noise_figure(t:dict, metrics=('accuracy', 'nll', 'ece')):
     fig.legend(*axs[0].get_legend_handles_labels(), loc='outside lower center', ncols=max(1, len(rows)), fontsize=8)
     return fig
 
+# %% ../nbs/17a_tables.ipynb #cell-17
 def samples_figure(out, t:dict, per=8):
     "One panel per method at the smallest fraction: a row for each class, at the best scale, first draw"
     rows = [r for r in t['rows'] if r['fraction']==min(r['fraction'] for r in t['rows'])]
@@ -181,7 +182,7 @@ def samples_figure(out, t:dict, per=8):
         ax.set_title(f"{r['method']}, w={r['best_scale']:g}", fontsize=9)
     return fig
 
-# %% ../nbs/17a_tables.ipynb #cell-18
+# %% ../nbs/17a_tables.ipynb #cell-19
 def table(out, # folder of a grid
           into=None, # where table and figures go; the same folder when not given
          )->dict: # the table as data
@@ -197,7 +198,7 @@ def table(out, # folder of a grid
     write_json(into/'table.json', t)
     return t
 
-# %% ../nbs/17a_tables.ipynb #cell-19
+# %% ../nbs/17a_tables.ipynb #cell-20
 def reproduce(preset:str='default', # default, smoke or thorough
               methods='all', # names separated by commas, or all
               fractions='', # shares of labelled images; the preset's when empty
