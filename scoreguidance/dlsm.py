@@ -6,7 +6,6 @@
 __all__ = ['dlsm', 'dlsm_total']
 
 # %% ../nbs/11_dlsm.ipynb #cell-2
-import torch
 from torch import Tensor
 from .score import fixed
 from .matching import ce, dsm
