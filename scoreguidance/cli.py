@@ -16,20 +16,22 @@ def params(pairs, # (name, value) texts
     "Named parameters of a function, checked by name"
     known = [k for k in inspect.signature(f).parameters if k!='say']
     if bad := [k for k,_ in pairs if k not in known]:
-        raise ValueError(f"unknown parameter{'s'*(len(bad)>1)} {', '.join(bad)}: choose among {', '.join(known)}")
+        raise ValueError(f"unknown parameter{'s'*(len(bad)>1)} {', '.join(bad)}: "
+                         f"choose among {', '.join(known)}")
     return dict(pairs)
 
 # %% ../nbs/18_cli.ipynb #cell-6
 def parser():
     "What the command understands"
-    p = argparse.ArgumentParser('scoreguidance', description="Score-based conditional generation with few labels: "
-                                "run the experiments, build the tables.")
+    about = "Score-based conditional generation with few labels: run the experiments, build the tables."
+    p = argparse.ArgumentParser('scoreguidance', description=about)
     p.add_argument('--version', action='version', version=scoreguidance.__version__)
     sub = p.add_subparsers(dest='command', required=True, metavar='command')
     r = sub.add_parser('reproduce', help="run an experiment, or resume it, and build its table",
-                       description="Run an experiment, or resume it, and build its table. Stop it at any time; "
-                                   "the same command goes on.")
-    r.add_argument('experiment', choices=['digits'], help="digits: the semi-supervised table on scikit-learn's digits")
+                       description="Run an experiment, or resume it, and build its table. "
+                                   "Stop it at any time; the same command goes on.")
+    r.add_argument('experiment', choices=['digits'],
+                   help="digits: the semi-supervised table on scikit-learn's digits")
     r.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'),
                    help="preset (default, smoke, thorough), methods, fractions, seeds (separated by commas), "
                         "out (folder), workers")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 import torch
 from torch import Tensor
-from .core import bc, check_t, rows
+from .core import bc, check_t, check_x, rows
 
 # %% ../nbs/01_score.ipynb #cell-5
 class Score:
@@ -70,7 +70,7 @@ def perturb(sde, # schedule with alpha(t) and sigma(t)
            )->Noised: # x, t, z
     "Noise `x0` to time `t`"
     if t is None: t = eps+(1-eps)*torch.rand(len(x0), device=x0.device, dtype=x0.dtype)
-    t, z = rows(check_t(t), x0), randn(x0)
+    t, z = rows(check_t(t), check_x(x0, 'x0')), randn(x0)
     return Noised(bc(sde.alpha(t), x0)*x0 + bc(sde.sigma(t), x0)*z, t, z)
 
 @dataclass(frozen=True)
