@@ -85,11 +85,11 @@ def note(t:dict)->str:
     scales = ', '.join(f'{v:g}' for v in b['scales'])
     return (f"Mean \u00b1 standard deviation over {len(r['seeds'])} label draws; {r['n']} samples each; "
             f"Heun, {r['nfe']} evaluations of the score and as many of the classifier's gradient or of the "
-            f"second network. `w`: the guidance scale, of {scales}, with the smallest mean intra-FID (Cond has "
-            "none). FID, intra-FID, P/R/D/C, IS and generation accuracy use the features and the verdict of a "
-            f"judge network trained once on all labels, against {t['floor']['reference']} training images; "
-            f"`cw-` is class-wise. Floor: the {t['floor']['n']} real test images in place of samples (CAS: "
-            f"trained on the real training images). Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, "
+            f"second network. `w`: the guidance scale, of {scales}, with the smallest mean intra-FID "
+            "(Cond has none). FID, intra-FID, P/R/D/C, IS and generation accuracy use the features and the "
+            f"verdict of a judge network trained once on all labels, against {t['floor']['reference']} training "
+            f"images; `cw-` is class-wise. Floor: the {t['floor']['n']} real test images in place of samples "
+            f"(CAS: trained on the real training images). Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, "
             f"torch {h['torch']}, commit {h['commit']}.")
 
 # %% ../nbs/17a_tables.ipynb #cell-12
