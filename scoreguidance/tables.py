@@ -87,10 +87,10 @@ def note(t:dict)->str:
             f"Heun, {r['nfe']} evaluations of the score and as many of the classifier's gradient or of the "
             f"second network. `w`: the guidance scale, of {scales}, with the smallest mean intra-FID "
             "(Cond has none). FID, intra-FID, P/R/D/C, IS and generation accuracy use the features and the "
-            f"verdict of a judge network trained once on all labels, against {t['floor']['reference']} training "
-            f"images; `cw-` is class-wise. Floor: the {t['floor']['n']} real test images in place of samples "
-            f"(CAS: trained on the real training images). Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, "
-            f"torch {h['torch']}, commit {h['commit']}.")
+            "verdict of a judge network trained once on all labels, against "
+            f"{t['floor']['reference']} training images; `cw-` is class-wise. Floor: the {t['floor']['n']} "
+            "real test images in place of samples (CAS: trained on the real training images). "
+            f"Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, torch {h['torch']}, commit {h['commit']}.")
 
 # %% ../nbs/17a_tables.ipynb #cell-12
 def markdown(t:dict, # a table of `collect`
