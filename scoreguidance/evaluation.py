@@ -22,7 +22,8 @@ from .experiment import Budget, Judge, commit, hardware, make_judge
 from .features import (MODES, Extractor, extract, fid_helper, inception, network, pixels,
                                     resnet56, which)
 from .files import read_json, read_tensors
-from .metrics import accuracy, frechet, halves, inception_score, intra, kid, nearest, prdc
+from .metrics import (accuracy, frechet, frechet_infinite, halves, inception_score, intra, kid,
+                                   nearest, prdc)
 from .protocol import LESS, MORE, TITLES, Protocol, Result, making
 
 # %% ../nbs/17b_evaluation.ipynb #cell-5
@@ -298,10 +299,11 @@ def evaluate(samples:Data, # what is judged; y holds the classes asked for, -1 w
              cache=None, # folder of features
              scale:float|None=None, # guidance scale
              seeds:tuple=(), # one for each run behind the samples
-             **made, # sampler, nfe, ema, chosen
+             **made, # sampler, nfe, ema, chosen, quantiser
             )->Result: # values, floor, protocol
     "Judge samples against data"
     comparable(samples, ref, test)
+    if samples.x.dtype == torch.uint8: made.setdefault('quantiser', 'unknown, given as bytes')
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter('always')
         values, floors, notes = _judge(samples, ref, test, ex, times, batch, cache)
@@ -309,9 +311,8 @@ def evaluate(samples:Data, # what is judged; y holds the classes asked for, -1 w
     for w in heard:
         if 'biased' not in str(w.message): warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
     p = Protocol(len(samples.x), reference, len(ref.x), digest(to_uint8(ref.x)), **which(ex), **made)
-    h = hardware()
-    return Result(name, values, p, floors, scale, seeds, commit(), f"{h['cpu']}, torch {h['torch']}",
-                  (*notes, *biased))
+    machine = '{cpu}, torch {torch}'.format(**hardware())
+    return Result(name, values, p, floors, scale, seeds, commit(), machine, (*notes, *biased))
 
 # %% ../nbs/17b_evaluation.ipynb #cell-28
 def _judge(samples, ref, test, ex, times, batch, cache):
@@ -319,7 +320,9 @@ def _judge(samples, ref, test, ex, times, batch, cache):
     look = lambda d: _featured(ex, d, batch, cache)
     real, (b, y), held = look(ref), look(samples), look(test) if test else None
     y = None if (y < 0).any() else y
+    room = len(b) >= max(2*(b.shape[1]+2), 20)
     values, notes = measure(real, (b, y), ex.head and ex.head(b).softmax(1), times)
+    if room: values['frechet_infinite'] = (frechet_infinite(real[0], b), None)
     floors, more = real_floor(real, held, ex.head, len(b))
     if y is not None and held and (held[1] >= 0).all() and (real[1] >= 0).all():
         f, g = linear(b, y), linear(*real)

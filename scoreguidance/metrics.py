@@ -34,6 +34,9 @@ def features(*sets, # feature sets: (n,d) each
             raise ValueError(f"{len(f)} rows of features, at least {least} are needed: draw more samples")
         if not f.isfinite().all():
             raise ValueError("features hold NaN or infinity: drop those rows, or look where they come from")
+        if f.abs().max() > 1e40:
+            raise ValueError(f"features as large as {f.abs().max():.3g} overflow when multiplied: look "
+                             "where they come from")
     if len({f.shape[1] for f in out}) > 1:
         raise ValueError(f"features of sizes {[f.shape[1] for f in out]}: both sets need the same extractor")
     return [f.to(out[0].device) for f in out]

@@ -92,7 +92,7 @@ LESS = ('fid', 'frechet', 'frechet_infinite', 'intra_fid', 'kid', 'nll', 'ece', 
         'D_P', 'D_L')
 MORE = ('inception_score', 'accuracy', 'precision', 'recall', 'density', 'coverage', 'cw_precision',
         'cw_recall', 'cw_density', 'cw_coverage', 'cas', 'cosine')
-TITLES = dict(fid='FID', frechet='Frechet', frechet_infinite='FID (n to inf)', intra_fid='intra-FID',
+TITLES = dict(fid='FID', frechet='Frechet', frechet_infinite='Frechet (n to inf)', intra_fid='intra-FID',
               kid='KID', inception_score='IS', accuracy='accuracy', precision='P', recall='R',
               density='D', coverage='C',
               cw_precision='cw-P', cw_recall='cw-R', cw_density='cw-D', cw_coverage='cw-C', cas='CAS',
