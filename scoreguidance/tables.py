@@ -90,7 +90,8 @@ def note(t:dict)->str:
             "verdict of a judge network trained once on all labels, against "
             f"{t['floor']['reference']} training images; `cw-` is class-wise. Floor: the {t['floor']['n']} "
             "real test images in place of samples (CAS: trained on the real training images). "
-            f"Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, torch {h['torch']}, commit {h['commit']}.")
+            f"Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, torch {h['torch']}, "
+            f"commit {h['commit']}.")
 
 # %% ../nbs/17a_tables.ipynb #cell-12
 def markdown(t:dict, # a table of `collect`
