@@ -51,7 +51,8 @@ def evaluate_options(sub):
 def evaluate_samples(a)->int: # exit status
     "Read, judge, report, store"
     from dataclasses import asdict
-    from scoreguidance.evaluation import evaluate, extractor, read, read_reference, report
+    from scoreguidance.evaluation import (evaluate, extractor, read, read_reference, reference_name,
+                                          report)
     from scoreguidance.files import write_json
     if a.times == 1 or a.times < 0: raise ValueError(f"--times {a.times}: give 0, or at least 2 half samples")
     how = dict(span=a.range and tuple(a.range), channels_last=a.channels_last)
@@ -61,7 +62,8 @@ def evaluate_samples(a)->int: # exit status
     ex = extractor(a.features, a.weights, a.device, a.download)
     made = {k: getattr(a, k) for k in ('quantiser', 'sampler', 'nfe', 'ema', 'chosen')}
     made = {k: v for k,v in made.items() if v is not None}
-    r = evaluate(samples, ref, test, ex, a.name, a.reference, a.times, cache=a.cache, scale=a.scale, **made)
+    r = evaluate(samples, ref, test, ex, a.name, reference_name(a.reference), a.times, cache=a.cache,
+                 scale=a.scale, **made)
     print(report(r), end='')
     if a.json: write_json(a.json, asdict(r)); print(f"\nThe record is in {a.json}")
     return 0
