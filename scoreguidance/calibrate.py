@@ -18,7 +18,7 @@ def sc(clf, # logits (x, t) -> [b,c]
        b, # noised batch, labelled or not
        weight=None, # extra weight w(t), as in `dsm`
       )->Tensor: # scalar
-    "Self-calibration: the classifier's evidence trained by denoising score matching (Huang et al. 2023, Eq. 10)"
+    "Self-calibration: dsm of the classifier's evidence (Huang et al. 2023, Sec. 3)"
     return dsm(evidence(clf), sde, b, weight)
 
 def sc_total(clf, sde, b,
@@ -26,7 +26,7 @@ def sc_total(clf, sde, b,
              lam:float=1., # weight of self-calibration
              everything:bool=True, # calibrate on all rows, or on the labelled ones only
             )->Tensor: # scalar
-    "Cross-entropy on labelled rows and self-calibration (Huang et al. 2023, Eq. 11 and Sec. 3.3)"
+    "Cross-entropy on labelled rows and self-calibration (Huang et al. 2023, Sec. 3)"
     l = y>=0
     labelled = b.rows(l)
     return ce(clf, labelled, y[l]) + lam*sc(clf, sde, b if everything else labelled)
@@ -40,12 +40,14 @@ def semi(x:Tensor, # data [n,...]
         ): # () -> (x [size,...], y [size]); labelled rows first
     "Semi-supervised batches, drawn with replacement from torch's global generator"
     check_x(x)
-    if y.shape!=x.shape[:1]: raise ValueError(f"{len(y)} labels for {len(x)} rows: give one per row, -1 for none")
+    if y.shape!=x.shape[:1]:
+        raise ValueError(f"{len(y)} labels for {len(x)} rows: give one per row, -1 for none")
     lab, un = (y>=0).nonzero()[:,0], (y<0).nonzero()[:,0]
     have = y[lab].unique().tolist()
     if not have: raise ValueError("no labelled rows: every class needs at least one label")
     if c is not None and have!=list(range(c)):
-        raise ValueError(f"{len(have)} of {c} classes have a label (labels {have}): every class needs at least one")
+        raise ValueError(f"{len(have)} of {c} classes have a label (labels {have}): "
+                         "every class needs at least one")
     k = size if len(un)==0 or share==1 else round(share*size)
     def draw():
         i = lab[torch.randint(len(lab), (k,))]

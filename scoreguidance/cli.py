@@ -88,14 +88,13 @@ def compare(a)->int: # exit status
 # %% ../nbs/18_cli.ipynb #cell-10
 def parser():
     "What the command understands"
-    p = argparse.ArgumentParser('scoreguidance',
-                                description="Score-based conditional generation with few labels: "
-                                            "run the experiments, build the tables, judge samples.")
+    about = "Score-based conditional generation with few labels: experiments, tables, evaluation."
+    p = argparse.ArgumentParser('scoreguidance', description=about)
     p.add_argument('--version', action='version', version=scoreguidance.__version__)
     sub = p.add_subparsers(dest='command', required=True, metavar='command')
     r = sub.add_parser('reproduce', help="run an experiment, or resume it, and build its table",
-                       description="Run an experiment, or resume it, and build its table. Stop it at any "
-                                   "time; the same command goes on.")
+                       description="Run an experiment, or resume it, and build its table. "
+                                   "Stop it at any time; the same command goes on.")
     r.add_argument('experiment', choices=['digits'],
                    help="digits: the semi-supervised table on scikit-learn's digits")
     r.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'),

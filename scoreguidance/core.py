@@ -22,7 +22,11 @@ def rows(v, # a number, a scalar tensor or [b]
          x:Tensor, # [b,...]
         )->Tensor: # [b]
     "One value for each row of `x`"
-    return torch.as_tensor(v, dtype=x.dtype, device=x.device).expand(len(x))
+    v = torch.as_tensor(v, dtype=x.dtype, device=x.device)
+    if v.ndim>1 or v.ndim and len(v) not in (1, len(x)):
+        raise ValueError(f"values of shape {tuple(v.shape)} for {len(x)} rows: "
+                         "give one number, or one for each row")
+    return v.expand(len(x))
 
 def sumsq(x:Tensor, # [b,...]
          )->Tensor: # [b]
@@ -36,30 +40,34 @@ def check_t(t, # times: a number or tensor
     t = torch.as_tensor(t)
     if not t.is_floating_point(): t = t.float()
     if not bool(((t>0) & (t<=1)).all()):
-        raise ValueError(f"time t must lie in (0,1], got values in [{float(t.min()):.4g}, {float(t.max()):.4g}]: "
-                         "0 is clean data, 1 is full noise; a noise level sigma becomes a time by sde.t_of(sigma)")
+        lo, hi = t.min().item(), t.max().item()
+        raise ValueError(f"time t must lie in (0,1], got values in [{lo:.4g}, {hi:.4g}]: "
+                         "0 is clean data, 1 is full noise; sde.t_of(sigma) turns a noise level into a time")
     return t
 
+# %% ../nbs/00_core.ipynb #cell-19
 def check_y(y:Tensor, # labels [b]
             c:int, # number of classes
             n:int=None, # number of rows they must match
            )->Tensor: # the same
     "Raise unless `y` holds `n` class indices below `c`"
     if y.ndim!=1 or y.is_floating_point() or y.dtype==torch.bool:
-        raise ValueError(f"labels must be a 1-D integer tensor, got {y.dtype} of shape {tuple(y.shape)}: use y.long()")
+        raise ValueError(f"labels must be a 1-D integer tensor, got {y.dtype} of shape {tuple(y.shape)}: "
+                         "use y.long()")
     if n is not None and len(y)!=n: raise ValueError(f"{len(y)} labels for {n} rows: give one label per row")
     if len(y) and (int(y.min())<0 or int(y.max())>=c):
         raise ValueError(f"labels must lie in 0..{c-1}, got {int(y.min())}..{int(y.max())}: "
-                         "select the labelled rows first (-1 means unlabelled) or give the right number of classes")
+                         "select the labelled rows first (-1 means unlabelled) or give the number of classes")
     return y
 
+# %% ../nbs/00_core.ipynb #cell-22
 def check_x(x:Tensor, # data [b,...]
             name:str='x', # what to call it in the message
            )->Tensor: # the same
     "Raise unless `x` is a finite floating-point batch"
     if x.ndim<2 or not x.is_floating_point():
-        raise ValueError(f"{name} must be floating point of shape [b,...], got {x.dtype} of shape {tuple(x.shape)}: "
-                         "use as_float for uint8 images and add the batch axis")
+        raise ValueError(f"{name} must be floating point of shape [b,...], got {x.dtype} of shape "
+                         f"{tuple(x.shape)}: use as_float for uint8 images and add the batch axis")
     bad = ~x.flatten(1).isfinite().all(1)
     if bad.any(): raise ValueError(f"{name} holds NaN or infinity in {int(bad.sum())} of {len(x)} rows "
                                    f"(first: row {int(bad.nonzero()[0])}): remove or mend them first")

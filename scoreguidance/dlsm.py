@@ -6,7 +6,6 @@
 __all__ = ['dlsm', 'dlsm_total']
 
 # %% ../nbs/11_dlsm.ipynb #cell-2
-import torch
 from torch import Tensor
 from .score import fixed
 from .matching import ce, dsm
@@ -20,11 +19,11 @@ def dlsm(clf, # logits (x, t) -> [b,c], trained
          y:Tensor, # class of each row [b]
          weight=None, # extra weight w(t), as in `dsm`
         )->Tensor: # scalar
-    "Denoising likelihood score matching (Chao et al. 2022, Eq. 10), weighted by sigma^2"
+    "Denoising likelihood score matching (Chao et al. 2022, Thm. 1), weighted by sigma^2"
     return dsm(fixed(net) + likelihood(clf, y), sde, b, weight)
 
 def dlsm_total(clf, net, sde, b, y,
                lam:float=1., # weight of DLSM
               )->Tensor: # scalar
-    "What a DLSM classifier is trained with (Chao et al. 2022, Eq. 12)"
+    "What a DLSM classifier is trained with (Chao et al. 2022, Sec. 4)"
     return ce(clf, b, y) + lam*dlsm(clf, net, sde, b, y)

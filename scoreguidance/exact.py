@@ -13,6 +13,32 @@ from torch import Tensor
 from .core import bc, check_x, rows, sumsq
 
 # %% ../nbs/01a_exact.ipynb #cell-7
+def _components(mean, var, weight):
+    "Variances and log weights [k] of a mixture, checked"
+    var = torch.as_tensor(var, dtype=torch.float64, device=mean.device).expand(len(mean))
+    w = torch.ones(len(mean)) if weight is None else weight
+    w = torch.as_tensor(w, dtype=torch.float64, device=mean.device)
+    if w.shape!=var.shape or (w<=0).any() or (var<0).any():
+        raise ValueError(f"a mixture of {len(mean)} needs as many positive weights "
+                         "and non-negative variances: give one of each per centre")
+    return var, (w/w.sum()).log()
+
+def _flat(x, d):
+    "Rows as float64 vectors of `d` numbers [b,d]"
+    x = x.flatten(1).double()
+    if x.shape[1]!=d:
+        raise ValueError(f"rows of {x.shape[1]} numbers in a world of {d}: give x the shape of its data")
+    return x
+
+# %% ../nbs/01a_exact.ipynb #cell-8
+def _parts(p, x, t):
+    "Log joint of each component [b,k], the way to its centre [b,k,d] and its variance [b,k]"
+    mean, t = p.mean.flatten(1), rows(t, x).double()
+    alpha, V = p.sde.alpha(t)[:,None], p.sde.alpha(t)[:,None]**2*p.var + p.sde.sigma(t)[:,None]**2
+    d = alpha[...,None]*mean - _flat(x, mean.shape[1])[:,None]
+    return p.logw - d.square().sum(-1)/(2*V) - d.shape[-1]/2*(2*math.pi*V).log(), d, V
+
+# %% ../nbs/01a_exact.ipynb #cell-9
 class GMM:
     "A mixture of isotropic Gaussians, known in closed form at every time of a schedule"
     def __init__(self,
@@ -22,35 +48,29 @@ class GMM:
                  weight=None, # weights [k], positive; equal when not given
                 ):
         self.sde, self.mean = sde, check_x(mean, 'mean').double()
-        self.var = torch.as_tensor(var, dtype=torch.float64, device=mean.device).expand(len(mean))
-        w = torch.ones_like(self.var) if weight is None else torch.as_tensor(weight, dtype=torch.float64)
-        if w.shape!=self.var.shape or (w<=0).any() or (self.var<0).any():
-            raise ValueError(f"a mixture of {len(mean)} needs as many positive weights and non-negative variances")
-        self.logw = (w/w.sum()).log()
-
-    def parts(self, x, t):
-        "Log joint of each component [b,k], and what its score needs"
-        t = rows(t, x).double()
-        alpha, V = self.sde.alpha(t)[:,None], self.sde.alpha(t)[:,None]**2*self.var + self.sde.sigma(t)[:,None]**2
-        d = alpha[...,None]*self.mean.flatten(1) - x.double().flatten(1)[:,None]
-        return self.logw - d.square().sum(-1)/(2*V) - d.shape[-1]/2*(2*math.pi*V).log(), d, V
-
+        self.var, self.logw = _components(self.mean, var, weight)
     def logp(self, x, t):
         "Log density of `x` [b,...] at time `t`: [b]"
-        return self.parts(x, t)[0].logsumexp(1).to(x.dtype)
-
+        return _parts(self, x, t)[0].logsumexp(1).to(x.dtype)
     def score(self, x, t):
         "Its gradient, in closed form: like `x`"
-        l, d, V = self.parts(x, t)
+        l, d, V = _parts(self, x, t)
         return torch.einsum('bk,bkd->bd', l.softmax(1)/V, d).reshape(x.shape).to(x.dtype)
-
     def sample(self, n:int, generator=None)->Tensor:
         "Draw `n` clean points: [n,...]"
         k = torch.multinomial(self.logw.exp(), n, replacement=True, generator=generator)
-        z = torch.randn(n, *self.mean.shape[1:], generator=generator, dtype=torch.float64, device=self.mean.device)
+        z = torch.randn(n, *self.mean.shape[1:], generator=generator, dtype=torch.float64, device=k.device)
         return self.mean[k] + bc(self.var[k].sqrt(), z)*z
 
-# %% ../nbs/01a_exact.ipynb #cell-12
+# %% ../nbs/01a_exact.ipynb #cell-14
+def _query(p, x, t):
+    "Centred rows [b,d], their alpha and variance [b,1], and the query [b,d+1]"
+    t = rows(t, x).double()
+    a, v = p.sde.alpha(t)[:,None], p.sde.sigma(t)[:,None]**2
+    c = _flat(x, len(p.centre)) - a*p.centre
+    return c, a, v, torch.cat([a*c/v, -a**2/(2*v)], 1)
+
+# %% ../nbs/01a_exact.ipynb #cell-15
 class Parzen:
     "The noised data set itself: a mixture of variance 0 whose centres are the data"
     def __init__(self,
@@ -61,31 +81,25 @@ class Parzen:
         self.centre = x.mean(0)
         self.values = x-self.centre
         self.keys = torch.cat([self.values, sumsq(self.values)[:,None]], 1)
-
-    def query(self, x, t):
-        t = rows(t, x).double()
-        a, v = self.sde.alpha(t)[:,None], self.sde.sigma(t)[:,None]**2
-        c = x.double().flatten(1)-a*self.centre
-        return c, a, v, torch.cat([a*c/v, -a**2/(2*v)], 1)
-
     def logp(self, x, t):
         "Log density of `x` [b,...] at time `t`: [b]; forms the [b,n] matrix of products"
-        c, a, v, q = self.query(x, t)
+        c, a, v, q = _query(self, x, t)
         l = (q@self.keys.T).logsumexp(1) - (sumsq(c)/v[:,0] + c.shape[1]*(2*math.pi*v[:,0]).log())/2
         return (l-math.log(len(self.keys))).to(x.dtype)
-
     def score(self, x, t):
         "Its gradient by attention over the data, like `x`; no [b,n] matrix"
-        c, a, v, q = self.query(x, t)
-        mean = F.scaled_dot_product_attention(q[None,None], self.keys[None,None], self.values[None,None], scale=1.)[0,0]
+        c, a, v, q = _query(self, x, t)
+        qkv = (h[None,None] for h in (q, self.keys, self.values))
+        mean = F.scaled_dot_product_attention(*qkv, scale=1.)[0,0]
         return ((a*mean-c)/v).reshape(x.shape).to(x.dtype)
 
-# %% ../nbs/01a_exact.ipynb #cell-18
+# %% ../nbs/01a_exact.ipynb #cell-21
 def bayes(ps, # one world per class, each with logp(x, t)
           prior=None, # class probabilities [c]; equal when not given
          ): # logits (x, t) -> [b,c], log joints
     "The exact classifier of known class densities"
-    w = torch.ones(len(ps), dtype=torch.float64) if prior is None else torch.as_tensor(prior, dtype=torch.float64)
-    if len(w)!=len(ps) or (w<=0).any(): raise ValueError(f"{len(ps)} classes need as many positive prior probabilities")
+    w = torch.as_tensor(torch.ones(len(ps)) if prior is None else prior, dtype=torch.float64)
+    if len(w)!=len(ps) or (w<=0).any():
+        raise ValueError(f"{len(ps)} classes need as many positive prior probabilities: give one per class")
     logw = (w/w.sum()).log()
     return lambda x,t: torch.stack([p.logp(x,t) for p in ps], -1) + logw.to(x)

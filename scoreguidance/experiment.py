@@ -13,6 +13,7 @@ from collections import namedtuple
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -99,7 +100,8 @@ METHODS = {
  'CFG-labeled':   _free(1.),
  'CFG-all':       _free(.5),
 }
-SAME = {'CG-SC-all': 'CG-SC-labeled', 'CFG-all': 'CFG-labeled'} # one run where everything is labelled, as in the paper
+# where everything is labelled two pairs of methods are one run, as in the paper
+SAME = {'CG-SC-all': 'CG-SC-labeled', 'CFG-all': 'CFG-labeled'}
 
 def run_of(method, fraction, seed, budget): # the record of a cell
     "The record of a cell; methods that differ only on unlabelled data share one at 100%"
@@ -111,15 +113,17 @@ class Judge(nn.Module):
     def __init__(self, classes:int=10, width:int=32):
         super().__init__()
         conv = lambda i,o: (nn.Conv2d(i, o, 3, padding=1), nn.SiLU())
-        self.features = nn.Sequential(*conv(1, 32), *conv(32, 32), nn.AvgPool2d(2), *conv(32, 64), nn.AvgPool2d(2),
-                                      nn.Flatten(), nn.Linear(256, width), nn.SiLU())
+        self.features = nn.Sequential(*conv(1, 32), *conv(32, 32), nn.AvgPool2d(2), *conv(32, 64),
+                                      nn.AvgPool2d(2), nn.Flatten(), nn.Linear(256, width), nn.SiLU())
         self.head = nn.Linear(width, classes)
     def forward(self, x): return self.head(self.features(x))
 
 def commit()->str:
     "The commit of a checkout, or that this is none"
-    git = lambda *a: subprocess.run(['git', *a], capture_output=True, text=True, cwd=Path(scoreguidance.__file__).parent).stdout.strip()
-    if not shutil.which('git') or not git('ls-files', '__init__.py'): return f"release {scoreguidance.__version__}"
+    opts = dict(capture_output=True, text=True, cwd=Path(scoreguidance.__file__).parent)
+    git = lambda *a: subprocess.run(['git', *a], **opts).stdout.strip()
+    here = shutil.which('git') and git('ls-files', '__init__.py')
+    if not here: return f"release {scoreguidance.__version__}"
     return git('describe', '--always', '--dirty', '--abbrev=12')
 
 def hardware()->dict:
@@ -192,7 +196,8 @@ def make_judge(out, budget:Budget)->dict:
     w = w._replace(judge=judge)
     floor = evaluate(w, w.x_test, w.y_test)
     floor['cas'] = accuracy(_svc(bytes_of(w.x), w.y)(bytes_of(w.x_test)), w.y_test)
-    record = dict(what='judge', budget=asdict(budget), seconds=sec, floor=floor, n=len(w.x_test), reference=len(w.x))
+    record = dict(what='judge', budget=asdict(budget), seconds=sec, floor=floor, n=len(w.x_test),
+                  reference=len(w.x))
     _finish(folder, record, weights=judge.state_dict())
     return record
 
@@ -286,9 +291,9 @@ def cell(out, # folder of the grid
     f = under(METHODS[run.method], net, w.sde)
     rows, images = sweep(w, run, f)
     record = dict(what='cell', **asdict(run), labelled=int((y>=0).sum()), labels=digest((y>=0).nonzero()),
-                  data=digest(w.x, w.y), n=run.budget.n, nfe=run.budget.nfe, rows=rows, noise=examine(w, run, f),
-                  train_seconds=sec, seconds=time.time()-begun, hardware=hardware(),
-                  memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024)
+                  data=digest(w.x, w.y), n=run.budget.n, nfe=run.budget.nfe, rows=rows,
+                  noise=examine(w, run, f), train_seconds=sec, seconds=time.time()-begun,
+                  hardware=hardware(), memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024)
     _finish(folder, record, weights=net.state_dict(), samples=images)
     return read_json(folder/'record.json')
 
@@ -305,13 +310,15 @@ class Plan:
     @property
     def runs(self):
         "Each distinct cell once, costly ones first, so that the last minutes are not spent waiting for one"
-        every = {run_of(m, f, s, self.budget): None for s in self.seeds for m in self.methods for f in self.fractions}
-        return sorted(every, key=lambda r: (METHODS[r.method].steps!='score_steps'))
+        every = product(self.seeds, self.methods, self.fractions)
+        runs = dict.fromkeys(run_of(m, f, s, self.budget) for s,m,f in every)
+        return sorted(runs, key=lambda r: METHODS[r.method].steps!='score_steps')
 
 PRESETS = dict(
  default=Plan(),
  smoke=Plan(fractions=(.05, 1.), seeds=(0, 1), preset='smoke',
-            budget=Budget(score_steps=60, clf_steps=30, judge_steps=80, batch=64, times=5, n=100, scales=(1., 3.))),
+            budget=Budget(score_steps=60, clf_steps=30, judge_steps=80, batch=64, times=5, n=100,
+                          scales=(1., 3.))),
  thorough=Plan(fractions=(.05, .1, .2, .4, .6, .8, 1.), seeds=tuple(range(10)), preset='thorough',
                budget=Budget(n=2000, scales=(.5, 1., 1.5, 2., 3., 4., 6.))),
 )
@@ -321,19 +328,23 @@ def _list(v, kind, name):
     "A tuple of `kind` from a list, a number or a comma-separated text"
     v = v.split(',') if isinstance(v, str) else v if isinstance(v, (list, tuple)) else [v]
     try: return tuple(dict.fromkeys(kind(str(o).strip()) for o in v if str(o).strip()))
-    except ValueError: raise ValueError(f"{name} must be a comma-separated list of {kind.__name__}s, got {v}") from None
+    except ValueError:
+        raise ValueError(f"{name} must be a comma-separated list of {kind.__name__}s, got {v}") from None
 
+# %% ../nbs/17_experiments.ipynb #cell-29
 def plan(preset:str='default', # default, smoke or thorough
          methods='all', # names, separated by commas
          fractions='', # shares of labelled images in (0,1]; the preset's when empty
          seeds='', # label draws, 0 or larger; the preset's when empty
         )->Plan:
     "Check a user's choice; an unknown name is an error before any work"
-    if preset not in PRESETS: raise ValueError(f"unknown preset '{preset}': choose one of {', '.join(PRESETS)}")
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset '{preset}': choose one of {', '.join(PRESETS)}")
     p, names = PRESETS[preset], _list(methods, str, 'methods')
     if names in ((), ('all',)): names = p.methods
     if bad := [m for m in names if m not in METHODS]:
-        raise ValueError(f"unknown method{'s'*(len(bad)>1)} {', '.join(bad)}: choose among {', '.join(METHODS)}, or all")
+        raise ValueError(f"unknown method{'s'*(len(bad)>1)} {', '.join(bad)}: "
+                         f"choose among {', '.join(METHODS)}, or all")
     fr = _list(fractions, float, 'fractions') or p.fractions
     sd = _list(seeds, int, 'seeds') or p.seeds
     if bad := [f for f in fr if not 0<f<=1]:
@@ -341,7 +352,7 @@ def plan(preset:str='default', # default, smoke or thorough
     if bad := [s for s in sd if s<0]: raise ValueError(f"seeds must be 0 or larger, got {bad}")
     return replace(p, methods=names, fractions=tuple(sorted(fr)), seeds=sd)
 
-# %% ../nbs/17_experiments.ipynb #cell-31
+# %% ../nbs/17_experiments.ipynb #cell-32
 def _worker(parent):
     "One thread, and no life after the parent"
     torch.set_num_threads(1); torch.set_flush_denormal(True)
@@ -354,16 +365,21 @@ def _worker(parent):
 
 class Alone:
     "The right to write to a folder, for one process at a time; it ends with the process"
-    def __init__(self, out): self.path = writable(out)/'.lock'
+    def __init__(self, out, wait=False, say=None):
+        self.path, self.wait, self.say = writable(out)/'.lock', wait, say
     def __enter__(self):
         self.file = open(self.path, 'w')
         try: fcntl.flock(self.file, fcntl.LOCK_EX|fcntl.LOCK_NB)
         except OSError:
-            self.file.close()
-            raise ValueError(f"another run is writing to '{self.path.parent}': wait for it or choose another out") from None
+            busy = f"another run is writing to '{self.path.parent}'"
+            if not self.wait:
+                self.file.close()
+                raise ValueError(f"{busy}: wait for it or choose another out") from None
+            if self.say: self.say(f"{busy}: waiting for it, then going on with what is left")
+            fcntl.flock(self.file, fcntl.LOCK_EX)
     def __exit__(self, *_): self.file.close()
 
-# %% ../nbs/17_experiments.ipynb #cell-32
+# %% ../nbs/17_experiments.ipynb #cell-33
 def _open(out, p:Plan):
     "Check that a folder belongs to this budget and that all its records are whole; note the plan"
     out = Path(out)
@@ -371,13 +387,14 @@ def _open(out, p:Plan):
     if (out/'plan.json').exists():
         old = read_json(out/'plan.json')
         if canonical(old['budget'])!=canonical(asdict(p.budget)):
-            raise ValueError(f"'{out}' holds runs of another budget (preset {old['preset']}): choose another out")
+            raise ValueError(f"'{out}' holds runs of another budget (preset {old['preset']}): "
+                             "choose another out")
         keep = lambda k,v: tuple(dict.fromkeys([*old[k], *v]))
-        p = replace(p, methods=keep('methods', p.methods), fractions=tuple(sorted(keep('fractions', p.fractions))),
-                    seeds=tuple(sorted(keep('seeds', p.seeds))))
+        p = replace(p, methods=keep('methods', p.methods), seeds=tuple(sorted(keep('seeds', p.seeds))),
+                    fractions=tuple(sorted(keep('fractions', p.fractions))))
     write_json(out/'plan.json', asdict(p))
 
-# %% ../nbs/17_experiments.ipynb #cell-33
+# %% ../nbs/17_experiments.ipynb #cell-34
 def _each(jobs, workers):
     "Run (name, function, arguments) jobs; yields name and exception or None as they end"
     if workers<2:
@@ -394,7 +411,7 @@ def _each(jobs, workers):
             for p in list((pool._processes or {}).values()): p.terminate()
             raise
 
-# %% ../nbs/17_experiments.ipynb #cell-34
+# %% ../nbs/17_experiments.ipynb #cell-35
 def _clock(s): return f"{s//60:.0f} min {s%60:.0f} s" if s>=60 else f"{s:.0f} s"
 
 def _stage(what, jobs, workers, say): # (name, error) of jobs that failed
@@ -409,21 +426,24 @@ def _stage(what, jobs, workers, say): # (name, error) of jobs that failed
                 f"{_clock(past)} gone, about {left} left")
     return failed
 
-# %% ../nbs/17_experiments.ipynb #cell-35
+# %% ../nbs/17_experiments.ipynb #cell-36
 def grid(out, # folder for everything
          p:Plan, # what to compute
          workers:int=2, # processes of one thread each; 1 stays in this process
          say=print, # where progress is told; None for silence
+         wait:bool=False, # for another run in the same folder, instead of raising
         )->list: # (name, error) of cells that failed
     "Compute what is missing of a plan; finished cells are kept"
     out = Path(out)
     if workers<1: raise ValueError(f"workers must be 1 or more, got {workers}")
     todo = lambda names: [n for n in names if not (out/n/'record.json').exists()]
-    with Alone(out):
+    with Alone(out, wait, say):
         _open(out, p)
         make, runs = dict(judge=make_judge, score=make_score), {f'cells/{r.name}': r for r in p.runs}
         cells = [(runs[n].name, cell, (str(out), runs[n])) for n in todo(runs)]
-        if say: say(f"{len(runs)-len(cells)} of {len(runs)} cells are finished; {len(cells)} to do, {workers} at a time")
-        failed = _stage('shared network', [(n, make[n], (str(out), p.budget)) for n in todo(make)], workers, say)
+        if say: say(f"{len(runs)-len(cells)} of {len(runs)} cells are finished; {len(cells)} to do, "
+                    f"{workers} at a time")
+        shared = [(n, make[n], (str(out), p.budget)) for n in todo(make)]
+        failed = _stage('shared network', shared, workers, say)
         if failed: raise ValueError(f"{failed[0][0]} could not be made ({failed[0][1]}): run again to resume")
         return _stage('cell', cells, workers, say)

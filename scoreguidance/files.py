@@ -18,9 +18,14 @@ def writable(folder)->Path:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder/f'.probe-{os.getpid()}'
         probe.write_bytes(b''); probe.unlink()
-    except OSError as e: raise ValueError(f"cannot write to '{folder}' ({e.strerror}): choose another folder for the results") from e
+    except OSError as e:
+        why = f"cannot write to '{folder}' ({e.strerror}): choose another folder for the results"
+        raise ValueError(why) from e
     return folder
 
+def _sha(data): return hashlib.sha256(data).hexdigest()
+
+# %% ../nbs/08a_files.ipynb #cell-6
 def write_bytes(path, # where
                 data:bytes, # what
                )->str: # its sha256
@@ -31,32 +36,38 @@ def write_bytes(path, # where
         with open(tmp, 'wb') as f: f.write(data); f.flush(); os.fsync(f.fileno())
         os.replace(tmp, path)
     except OSError as e:
-        tmp.unlink(missing_ok=True)
-        raise ValueError(f"cannot write '{path}' ({e.strerror}): free space or choose another folder; what was there is unchanged") from e
-    return hashlib.sha256(data).hexdigest()
+        if tmp.parent.is_dir(): tmp.unlink(missing_ok=True)
+        raise ValueError(f"cannot write '{path}' ({e.strerror}): free space or choose another folder; "
+                         "what was there is unchanged") from e
+    return _sha(data)
 
-# %% ../nbs/08a_files.ipynb #cell-7
+# %% ../nbs/08a_files.ipynb #cell-10
 def canonical(obj)->str:
     "JSON with sorted keys and no spaces: the same object, the same text"
     return json.dumps(obj, sort_keys=True, separators=(',', ':'), allow_nan=False)
 
 def write_json(path, obj:dict)->None:
     "A record, readable by people, with the checksum of its content as its last entry"
-    body = dict(obj); body.pop('sha256', None)
-    sha = hashlib.sha256(canonical(body).encode()).hexdigest()
+    body = {k: v for k,v in obj.items() if k!='sha256'}
+    sha = _sha(canonical(body).encode())
     write_bytes(path, json.dumps({**body, 'sha256': sha}, indent=1, allow_nan=False).encode()+b'\n')
 
 def read_json(path)->dict:
     "A record whose checksum holds"
     path = Path(path)
-    if not path.exists(): raise FileNotFoundError(f"no record at '{path}': run the experiment that writes it first")
-    try: obj = json.loads(path.read_text()); sha = obj.pop('sha256')
-    except (ValueError, KeyError, AttributeError): raise ValueError(f"damaged record '{path}': not a complete record; delete it and run again") from None
-    if hashlib.sha256(canonical(obj).encode()).hexdigest()!=sha:
-        raise ValueError(f"damaged record '{path}': its content does not match its checksum; delete it and run again")
+    if not path.exists():
+        raise FileNotFoundError(f"no record at '{path}': run the experiment that writes it first")
+    try:
+        obj = json.loads(path.read_text())
+        sha, right = obj.pop('sha256'), _sha(canonical(obj).encode())
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise ValueError(f"damaged record '{path}': not a complete record; delete it and run again") from None
+    if right!=sha:
+        raise ValueError(f"damaged record '{path}': its content does not match its checksum; "
+                         "delete it and run again")
     return obj
 
-# %% ../nbs/08a_files.ipynb #cell-10
+# %% ../nbs/08a_files.ipynb #cell-13
 def write_tensors(path, tensors:dict)->str:
     "Named tensors as safetensors; returns the sha256 of the file"
     return write_bytes(path, save({k: v.detach().cpu().contiguous() for k,v in tensors.items()}))
@@ -66,9 +77,11 @@ def read_tensors(path, # a file of `write_tensors`
                 )->dict: # named tensors
     "Tensors from a file whose checksum holds"
     path = Path(path)
-    if not path.exists(): raise FileNotFoundError(f"no tensors at '{path}': run the experiment that writes them first")
+    if not path.exists():
+        raise FileNotFoundError(f"no tensors at '{path}': run the experiment that writes them first")
     data = path.read_bytes()
-    if sha is not None and hashlib.sha256(data).hexdigest()!=sha:
+    if sha is not None and _sha(data)!=sha:
         raise ValueError(f"damaged file '{path}': expected sha256 {sha}; delete it and run again")
     try: return load(data)
-    except Exception as e: raise ValueError(f"damaged file '{path}': not safetensors ({e}); delete it and run again") from None
+    except Exception as e:
+        raise ValueError(f"damaged file '{path}': not safetensors ({e}); delete it and run again") from None

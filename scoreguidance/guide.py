@@ -35,6 +35,7 @@ def joint(clf, # logits (x, t) -> [b,c]
     "The classifier's own class score"
     return grad(lambda x,t: _pick(clf(x, t), y))
 
+# %% ../nbs/10_guidance.ipynb #cell-7
 def given(net, # a function of (x, t, y): score, denoiser ...
           y:Tensor, # class of each row [b]; -1 or None for none
          )->Score: # the same as a function of (x, t)

@@ -25,7 +25,8 @@ def divergence(s, x, t):
     "Exact trace of the Jacobian of `s` in `x`, one backward pass per dimension: [b]"
     x = x.detach().requires_grad_() if not x.requires_grad else x
     out = s(x, t).flatten(1)
-    return sum(torch.autograd.grad(out[:,i].sum(), x, create_graph=True)[0].flatten(1)[:,i] for i in range(out.shape[1]))
+    row = lambda i: torch.autograd.grad(out[:,i].sum(), x, create_graph=True)[0].flatten(1)
+    return sum(row(i)[:,i] for i in range(out.shape[1]))
 
 def ism(s, # model score
         x:Tensor, # data [b,...]
@@ -61,7 +62,7 @@ def dsm(s, # score to train
         b, # noised batch
         weight=None, # extra weight w(t) on top of sigma^2; g^2/sigma^2 gives the likelihood weighting
        )->Tensor: # scalar
-    "Denoising score matching, weighted by sigma^2 (Vincent 2011; Song and Ermon 2019, Eq. 5)"
+    "Denoising score matching, weighted by sigma^2 (Vincent 2011; Song and Ermon 2019, Sec. 4.2)"
     r = sumsq(residual(s, sde, b))/2
     return (r if weight is None else weight(b.t)*r).mean()
 

@@ -17,7 +17,9 @@ def ladder(lo:float, # smallest noise level
            n:int, # number of rungs
           )->Tensor: # falling levels [n]
     "Geometric noise levels from `hi` down to `lo` (Song and Ermon 2019, Sec. 4.1)"
-    if not (0<lo<hi and n>1): raise ValueError(f"a ladder needs 0 < lo < hi and n > 1, got lo={lo}, hi={hi}, n={n}")
+    if not (0<lo<hi and n>1):
+        raise ValueError(f"a ladder needs 0 < lo < hi and n > 1, got lo={lo}, hi={hi}, n={n}: "
+                         "give the smaller level first")
     return hi*(lo/hi)**torch.linspace(0, 1, n)
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def annealed(s, # score as a function of (x, sigma), sigma [b]
              x:Tensor, # start, noise of the first level or wider [b,...]
              sigmas:Tensor, # falling levels [n]
              T:int=100, # steps on each level
-             eps:float=2e-5, # step size on the last level, doubled
+             eps:float=2e-5, # the paper's epsilon: twice the step on the last level
              randn=torch.randn_like, # where noise comes from
             ): # yields the state after each level
     "Annealed Langevin dynamics (Song and Ermon 2019, Alg. 1)"

@@ -13,6 +13,29 @@ from torch import Tensor, nn
 from .core import check_x, rows
 
 # %% ../nbs/08_nets.ipynb #cell-5
+def _fit(shape, x, floor):
+    "Mean [d], variances [d] and principal axes [d,d] of the data, or those of a standard normal"
+    d = math.prod(shape)
+    if x is None: return dict(mean=torch.zeros(d), var=torch.ones(d), basis=torch.eye(d))
+    if tuple(check_x(x).shape[1:])!=shape:
+        raise ValueError(f"data of shape {tuple(x.shape)} for rows of shape {shape}: "
+                         "give the shape of one row")
+    if len(x)<2: raise ValueError("a Gaussian needs at least two rows of data: give more")
+    f = x.flatten(1).double()
+    var, basis = torch.linalg.eigh(torch.cov(f.T).reshape(d, d))
+    return dict(mean=f.mean(0).float(), var=var.clamp(min=floor).float(), basis=basis.float())
+
+def _flat(x, d):
+    "Rows as vectors of `d` numbers [b,d]"
+    x = x.flatten(1)
+    if x.shape[1]!=d:
+        raise ValueError(f"rows of {x.shape[1]} numbers for a network of {d}: "
+                         "give x the shape it was built for")
+    return x
+
+def _log_normal(c, v): return -(c**2/v + (2*math.pi*v).log()).sum(1)/2
+
+# %% ../nbs/08_nets.ipynb #cell-6
 class Gauss(nn.Module):
     "The Gaussian that fits the data, under noise; fitted to `x`, or blank to be loaded"
     def __init__(self,
@@ -21,45 +44,42 @@ class Gauss(nn.Module):
                  floor:float=1e-4, # smallest variance, for pixels that never change
                 ):
         super().__init__()
-        self.shape, d = tuple(shape), math.prod(shape)
-        mean, var, basis = torch.zeros(d), torch.ones(d), torch.eye(d)
-        if x is not None:
-            if tuple(check_x(x).shape[1:])!=self.shape: raise ValueError(f"data of shape {tuple(x.shape)} for rows of shape {self.shape}")
-            if len(x)<2: raise ValueError("a Gaussian needs at least two rows of data")
-            f = x.flatten(1).double()
-            var, basis = torch.linalg.eigh(torch.cov(f.T).reshape(d, d))
-            mean, var, basis = f.mean(0).float(), var.clamp(min=floor).float(), basis.float()
-        for k,v in dict(mean=mean, var=var, basis=basis).items(): self.register_buffer(k, v)
-
+        self.shape = tuple(shape)
+        for k,v in _fit(self.shape, x, floor).items(): self.register_buffer(k, v)
     def coords(self, x, sigma):
         "Coordinates [b,d] along the principal axes, and their variance under noise"
-        return (x.flatten(1)-self.mean)@self.basis, self.var + rows(sigma, x)[:,None]**2
-
+        return (_flat(x, len(self.mean))-self.mean)@self.basis, self.var + rows(sigma, x)[:,None]**2
     def white(self, x, sigma):
         "Coordinates of unit variance at every noise level: [b,d]"
         c, v = self.coords(x, sigma)
         return c/v.sqrt()
-
     def denoise(self, x, sigma, h=0.):
         "Posterior mean of the clean data plus `h` [b,d] posterior standard deviations: like `x`"
         c, v = self.coords(x, sigma)
         c = self.var/v*c + rows(sigma, x)[:,None]*(self.var/v).sqrt()*h
         return (self.mean + c@self.basis.T).reshape(x.shape)
-
     def logp(self, x, sigma):
         "Log density of the noised data, as a Gaussian sees it: [b]"
-        c, v = self.coords(x, sigma)
-        return -(c**2/v + (2*math.pi*v).log()).sum(1)/2
+        return _log_normal(*self.coords(x, sigma))
 
-# %% ../nbs/08_nets.ipynb #cell-9
+# %% ../nbs/08_nets.ipynb #cell-10
 class Block(nn.Module):
     "x + W2 silu(W1 norm(x) + e)"
     def __init__(self, w, e):
         super().__init__()
-        self.norm, self.inp, self.emb, self.out = nn.LayerNorm(w), nn.Linear(w, w), nn.Linear(e, w), nn.Linear(w, w)
+        self.norm, self.inp = nn.LayerNorm(w), nn.Linear(w, w)
+        self.emb, self.out = nn.Linear(e, w), nn.Linear(w, w)
         nn.init.zeros_(self.out.weight); nn.init.zeros_(self.out.bias)
     def forward(self, h, e): return h + self.out(F.silu(self.inp(self.norm(h)) + self.emb(e)))
 
+def _null(y, n, classes, device):
+    "Labels [n] with -1, or none at all, as the null class"
+    if y is None: return torch.full((n,), classes, device=device)
+    if y.shape!=(n,) or int(y.min())<-1 or int(y.max())>=classes:
+        raise ValueError(f"labels must be [{n}] values in 0..{classes-1}: give one per row, -1 for none")
+    return torch.where(y<0, classes, y)
+
+# %% ../nbs/08_nets.ipynb #cell-11
 class Body(nn.Module):
     "A residual MLP of whitened rows [b,d] and noise levels [b], with or without labels"
     def __init__(self, d, out, width, depth, classes=0, e=64):
@@ -74,20 +94,14 @@ class Body(nn.Module):
     def forward(self, x, sigma, y=None):
         a = rows(sigma, x).log()[:,None]*self.freq
         e = self.level(torch.cat([a.sin(), a.cos()], 1))
-        if self.classes: e = e + self.label(self.null(y, x))
-        elif y is not None: raise ValueError("this network was built without classes: build it with classes=c to condition it")
+        if self.classes: e = e + self.label(_null(y, len(x), self.classes, x.device))
+        elif y is not None:
+            raise ValueError("this network was built without classes: build it with classes=c for labels")
         h, e = self.inp(x), F.silu(e)
         for b in self.blocks: h = b(h, e)
         return self.out(F.silu(self.norm(h)))
 
-    def null(self, y, x):
-        "Labels with -1, or none at all, as the null class"
-        if y is None: return torch.full((len(x),), self.classes, device=x.device)
-        if y.shape!=x.shape[:1] or int(y.min())<-1 or int(y.max())>=self.classes:
-            raise ValueError(f"labels must be [{len(x)}] values in 0..{self.classes-1}, or -1 for none")
-        return torch.where(y<0, self.classes, y)
-
-# %% ../nbs/08_nets.ipynb #cell-11
+# %% ../nbs/08_nets.ipynb #cell-13
 class Denoiser(nn.Module):
     "E[x0 given x, sigma] for rows of any shape; `classes` makes it conditional, with a null label"
     def __init__(self,
@@ -103,6 +117,7 @@ class Denoiser(nn.Module):
     def forward(self, x, sigma, y=None):
         return self.gauss.denoise(x, sigma, self.body(self.gauss.white(x, sigma), sigma, y))
 
+# %% ../nbs/08_nets.ipynb #cell-15
 class Classifier(nn.Module):
     "Logits [b,c] of a noise-conditional classifier, plus the Gaussian's log density as a common term"
     def __init__(self,

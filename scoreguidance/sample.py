@@ -9,7 +9,7 @@ __all__ = ['pc', 'em', 'ode', 'heun', 'transition', 'ancestral', 'reverse_diffus
 # %% ../nbs/07_sampling.ipynb #cell-2
 import torch
 from torch import Tensor
-from .core import bc, check_t, rows, sumsq
+from .core import bc, check_t, sumsq
 
 # %% ../nbs/07_sampling.ipynb #cell-5
 def em(s, # score
@@ -29,7 +29,7 @@ def ode(s, sde, x, t, u, randn=None):
 
 # %% ../nbs/07_sampling.ipynb #cell-9
 def heun(s, sde, x, t, u, randn=None):
-    "One Heun step of the probability-flow ODE in sigma/alpha (Karras et al. 2022, Alg. 1 without churn)"
+    "One Heun step of the probability-flow ODE in sigma/alpha (Karras et al. 2022, Alg. 1)"
     (a,sg), (b,sh) = (sde.alpha(t), sde.sigma(t)), (sde.alpha(u), sde.sigma(u))
     h, d = sh/b-sg/a, -sg*s(x, t)
     return x*(b/a) + b*h/2*(d - sh*s(b*(x/a+h*d), u))
@@ -46,11 +46,11 @@ def ancestral(s, sde, x, t, u, randn=torch.randn_like):
     return (x + v*s(x, t))/a + v.sqrt()*sde.sigma(u)/sde.sigma(t)*randn(x)
 
 def reverse_diffusion(s, sde, x, t, u, randn=torch.randn_like):
-    "The reverse-diffusion predictor (Song et al. 2021, Eq. 46)"
+    "The reverse-diffusion predictor (Song et al. 2021, App. E)"
     a, v = transition(sde, t, u)
     return (2-a)*x + v*s(x, t) + v.sqrt()*randn(x)
 
-# %% ../nbs/07_sampling.ipynb #cell-14
+# %% ../nbs/07_sampling.ipynb #cell-16
 def langevin(s, sde, x, t, u, randn=torch.randn_like,
              snr:float=.16, # norm of the drift over norm of the noise
              norm=lambda n: n, # how the row norms [b] enter the step size; torch.mean is the published choice
@@ -70,7 +70,7 @@ def then(*steps): # steps to compose, first to last
 
 pc = then(langevin, reverse_diffusion)
 
-# %% ../nbs/07_sampling.ipynb #cell-18
+# %% ../nbs/07_sampling.ipynb #cell-20
 def prior(sde, # schedule
           like:Tensor, # shape, dtype and device: [b,...]
           randn=torch.randn_like, # where noise comes from
@@ -88,22 +88,25 @@ def sample(step, # what to do between two times
     "Walk `x` down the times `ts`, one `step` after another"
     ts = check_t(ts).to(x)
     if ts.ndim!=1 or len(ts)<2 or not bool((ts.diff()<0).all()):
-        raise ValueError("ts must be at least two strictly falling times, such as torch.linspace(1, 1e-3, 100)")
+        raise ValueError("ts must be two or more strictly falling times: try torch.linspace(1, 1e-3, 100)")
     if not bool(x.isfinite().all()): raise ValueError("x holds NaN or infinity: start from prior(sde, like)")
     for t,u in zip(ts[:-1], ts[1:]):
         with torch.no_grad(): x = step(s, sde, x, t, u, randn=randn)
         yield x
 
+# %% ../nbs/07_sampling.ipynb #cell-24
 def karras(sde, # schedule
            n:int, # number of times
            lo:float=None, # smallest sigma/alpha; that of the schedule's t=1e-3 when not given
            hi:float=None, # largest; that of t=1 when not given
            rho:float=7., # larger: more steps at low noise
           )->Tensor: # falling times [n], float64
-    "EDM's grid: sigma**(1/rho) in equal steps (Karras et al. 2022, Eq. 5)"
+    "EDM's grid: (sigma/alpha)**(1/rho) in equal steps (Karras et al. 2022, Eq. 5)"
     ends = torch.tensor([1e-3, 1.], dtype=torch.float64)
     lo, hi = (e if e is not None else float(d) for e,d in zip((lo, hi), sde.sigma(ends)/sde.alpha(ends)))
-    if n<2 or not 0<lo<hi: raise ValueError(f"a grid needs n >= 2 and 0 < lo < hi, got n={n}, lo={lo}, hi={hi}")
+    if n<2 or not 0<lo<hi:
+        raise ValueError(f"a grid needs n >= 2 and 0 < lo < hi, got n={n}, lo={lo}, hi={hi}: "
+                         "give the smaller end first")
     r = torch.linspace(hi**(1/rho), lo**(1/rho), n, dtype=torch.float64)**rho
     return _t_of_ratio(sde, r).clamp(min=1e-9)
 

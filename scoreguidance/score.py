@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 import torch
 from torch import Tensor
-from .core import bc, check_t, rows
+from .core import bc, check_t, check_x, rows
 
 # %% ../nbs/01_score.ipynb #cell-5
 class Score:
@@ -50,7 +50,9 @@ def mix(uncond, # score without condition
 def fixed(s, # any score
          )->Score: # the same numbers, without a graph
     "A field that a loss does not train"
-    return Score(lambda *a: s(*a).detach()) if not isinstance(s, torch.nn.Module) else Score(torch.no_grad()(s.__call__))
+    def f(*a):
+        with torch.no_grad(): return s(*a).detach()
+    return Score(f)
 
 # %% ../nbs/01_score.ipynb #cell-17
 class Noised(NamedTuple):
@@ -67,8 +69,8 @@ def perturb(sde, # schedule with alpha(t) and sigma(t)
             randn=torch.randn_like, # where noise comes from
            )->Noised: # x, t, z
     "Noise `x0` to time `t`"
-    t = eps+(1-eps)*torch.rand(len(x0), device=x0.device, dtype=x0.dtype) if t is None else rows(check_t(t), x0)
-    z = randn(x0)
+    if t is None: t = eps+(1-eps)*torch.rand(len(x0), device=x0.device, dtype=x0.dtype)
+    t, z = rows(check_t(t), check_x(x0, 'x0')), randn(x0)
     return Noised(bc(sde.alpha(t), x0)*x0 + bc(sde.sigma(t), x0)*z, t, z)
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ __all__ = ['VE', 'VP', 'SubVP', 'Noised', 'perturb']
 import math
 from dataclasses import dataclass
 import torch
-from torch import Tensor
 from .score import Noised, perturb
 _all_ = ['Noised', 'perturb']
 
@@ -17,7 +16,8 @@ _all_ = ['Noised', 'perturb']
 def _positive(**kw):
     "Raise unless 0 < first < second"
     (a,x),(b,y) = kw.items()
-    if not 0<x<y<math.inf: raise ValueError(f"a schedule needs 0 < {a} < {b}, got {a}={x}, {b}={y}")
+    if not 0<x<y<math.inf:
+        raise ValueError(f"a schedule needs 0 < {a} < {b}, got {a}={x}, {b}={y}: give the smaller one first")
 
 @dataclass(frozen=True)
 class VE:

@@ -8,7 +8,6 @@ __all__ = ['COLUMNS', 'SHOWN', 'FOUR', 'spread', 'budget_of', 'row', 'cost', 'co
 
 # %% ../nbs/17a_tables.ipynb #cell-2
 import io
-from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
 import torch.nn.functional as F
@@ -16,9 +15,9 @@ from .files import canonical, read_json, read_tensors, writable, write_bytes, wr
 from .experiment import METHODS, Budget, _list, grid, plan, run_of
 
 # %% ../nbs/17a_tables.ipynb #cell-5
-COLUMNS = dict(fid='FID', intra_fid='intra-FID', inception_score='IS', accuracy='gen. acc.', cw_precision='cw-P',
-               cw_recall='cw-R', cw_density='cw-D', cw_coverage='cw-C', precision='P', recall='R', density='D',
-               coverage='C', cas='CAS')
+COLUMNS = dict(fid='FID', intra_fid='intra-FID', inception_score='IS', accuracy='gen. acc.',
+               cw_precision='cw-P', cw_recall='cw-R', cw_density='cw-D', cw_coverage='cw-C',
+               precision='P', recall='R', density='D', coverage='C', cas='CAS')
 
 def spread(v)->dict:
     "Mean, standard deviation (none for a single value), smallest, and the values"
@@ -35,11 +34,12 @@ def row(method, fraction, records)->dict:
     scales = sorted({r['scale'] for c in records for r in c['rows']})
     at = lambda k: [next(r for r in c['rows'] if r['scale']==k) for c in records]
     sweep = [dict(scale=k, **{m: spread(r[m] for r in at(k)) for m in COLUMNS}) for k in scales]
-    noise = [dict(sigma=n['sigma'], **{m: spread(c['noise'][i][m] for c in records) for m in ('accuracy', 'nll', 'ece')})
-             for i,n in enumerate(records[0]['noise'])]
+    quality = lambda i: {m: spread(c['noise'][i][m] for c in records) for m in ('accuracy', 'nll', 'ece')}
+    noise = [dict(sigma=n['sigma'], **quality(i)) for i,n in enumerate(records[0]['noise'])]
     best = min(sweep, key=lambda r: r['intra_fid']['mean'])['scale']
-    return dict(method=method, fraction=fraction, best_scale=best, seeds=[c['seed'] for c in records], sweep=sweep,
-                labelled=records[0]['labelled'], n=records[0]['n'], nfe=records[0]['nfe'], noise=noise)
+    same = {k: records[0][k] for k in ('labelled', 'n', 'nfe')}
+    return dict(method=method, fraction=fraction, best_scale=best, seeds=[c['seed'] for c in records],
+                **same, sweep=sweep, noise=noise)
 
 def cost(method, fraction, records)->dict:
     "What a method took, on average over the draws"
@@ -51,7 +51,8 @@ def cost(method, fraction, records)->dict:
 def collect(out)->dict: # folder of a grid
     "The table of a folder, as data"
     out = Path(out)
-    if not out.is_dir(): raise FileNotFoundError(f"no folder '{out}': run 'scoreguidance reproduce digits -p out {out}' first")
+    first = f"run 'scoreguidance reproduce digits -p out {out}' first"
+    if not out.is_dir(): raise FileNotFoundError(f"no folder '{out}': {first}")
     p = read_json(out/'plan.json')
     b, rows, costs, holes, used = budget_of(p['budget']), [], [], set(), []
     for f,m in [(f, m) for f in p['fractions'] for m in p['methods']]:
@@ -59,12 +60,13 @@ def collect(out)->dict: # folder of a grid
         have = [read_json(q) for q in paths if q.exists()]
         holes |= {q.parent.name for q in paths if not q.exists()}
         if have: rows.append(row(m, f, have)); costs.append(cost(m, f, have)); used += have
-    if not rows: raise FileNotFoundError(f"no finished cell in '{out}': run 'scoreguidance reproduce digits -p out {out}' first")
+    if not rows: raise FileNotFoundError(f"no finished cell in '{out}': {first}")
     j, s = read_json(out/'judge'/'record.json'), read_json(out/'score'/'record.json')
     hardware = list({canonical(r['hardware']): r['hardware'] for r in used}.values())
     return dict(what='digits', preset=p['preset'], budget=p['budget'], rows=rows, missing=sorted(holes),
                 data=used[0]['data'], floor=dict(n=j['n'], reference=j['reference'], **j['floor']),
-                cost=dict(rows=costs, judge_seconds=j['seconds'], score_seconds=s['seconds'], hardware=hardware))
+                cost=dict(rows=costs, judge_seconds=j['seconds'], score_seconds=s['seconds'],
+                          hardware=hardware))
 
 def best_rows(t:dict)->list: # a table of `collect`
     "(row, its entry at the best scale)"
@@ -80,13 +82,16 @@ def _pm(s, d): return f"{s['mean']:.{d}f}" + (f" \u00b1{s['sd']:.{d}f}" if s['sd
 def note(t:dict)->str:
     "How the numbers of a table were made"
     b, h, r = t['budget'], t['cost']['hardware'][0], t['rows'][0]
-    return (f"Mean \u00b1 standard deviation over {len(r['seeds'])} label draws; {r['n']} samples each; Heun, {r['nfe']} evaluations "
-            "of the score and as many of the classifier's gradient or of the second network. "
-            f"`w`: the guidance scale, of {', '.join(f'{v:g}' for v in b['scales'])}, with the smallest mean intra-FID (Cond has none). "
-            "FID, intra-FID, P/R/D/C, IS and generation accuracy use the features and the verdict of a judge network "
-            f"trained once on all labels, against {t['floor']['reference']} training images; `cw-` is class-wise. "
-            f"Floor: the {t['floor']['n']} real test images in place of samples (CAS: trained on the real training images). "
-            f"Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, torch {h['torch']}, commit {h['commit']}.")
+    scales = ', '.join(f'{v:g}' for v in b['scales'])
+    return (f"Mean \u00b1 standard deviation over {len(r['seeds'])} label draws; {r['n']} samples each; "
+            f"Heun, {r['nfe']} evaluations of the score and as many of the classifier's gradient or of the "
+            f"second network. `w`: the guidance scale, of {scales}, with the smallest mean intra-FID "
+            "(Cond has none). FID, intra-FID, P/R/D/C, IS and generation accuracy use the features and the "
+            "verdict of a judge network trained once on all labels, against "
+            f"{t['floor']['reference']} training images; `cw-` is class-wise. Floor: the {t['floor']['n']} "
+            "real test images in place of samples (CAS: trained on the real training images). "
+            f"Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, torch {h['torch']}, "
+            f"commit {h['commit']}.")
 
 # %% ../nbs/17a_tables.ipynb #cell-12
 def markdown(t:dict, # a table of `collect`
@@ -99,8 +104,9 @@ def markdown(t:dict, # a table of `collect`
     rows = [line(head), '|'+'---|'*len(head)]
     for r,e in best_rows(t):
         if fractions is None or r['fraction'] in fractions:
-            rows.append(line([f"{100*r['fraction']:g}% ({r['labelled']})", r['method'], f"{r['best_scale']:g}",
-                              *(_pm(e[m], _d(m)) for m in columns)]))
+            share = f"{100*r['fraction']:g}% ({r['labelled']})"
+            w = f"{r['best_scale']:g}"
+            rows.append(line([share, r['method'], w, *(_pm(e[m], _d(m)) for m in columns)]))
     rows.append(line(['floor', 'real test images', '', *(f"{t['floor'][m]:.{_d(m)}f}" for m in columns)]))
     gaps = ['', f"**Missing cells:** {', '.join(t['missing'])}"] if t['missing'] else []
     return '\n'.join([*rows, '', note(t), *gaps])+'\n'
@@ -117,8 +123,15 @@ def _figure(cols, size, rows=1):
 def _curve(ax, name, xs, es, m):
     "Means and spreads of a metric"
     sd = [e[m]['sd'] or 0. for e in es]
-    ax.errorbar(xs, [e[m]['mean'] for e in es], sd, fmt='o-', ms=3, lw=1, capsize=2, label=name, color=_COLOR[name])
+    ax.errorbar(xs, [e[m]['mean'] for e in es], sd, label=name, color=_COLOR[name],
+                fmt='o-', ms=3, lw=1, capsize=2)
 
+def _legend(fig, ax):
+    "One legend for all panels, below them"
+    h, l = ax.get_legend_handles_labels()
+    fig.legend(h, l, loc='outside lower center', ncols=max(1, len(h)), fontsize=8)
+
+# %% ../nbs/17a_tables.ipynb #cell-15
 def _axis(ax, t, m, log):
     "Title, floor, and plain numbers on a logarithmic axis"
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
@@ -127,7 +140,7 @@ def _axis(ax, t, m, log):
         ax.set_yscale('log'); ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter(ScalarFormatter()); ax.yaxis.set_minor_formatter(NullFormatter())
 
-# %% ../nbs/17a_tables.ipynb #cell-15
+# %% ../nbs/17a_tables.ipynb #cell-16
 FOUR = ('intra_fid', 'accuracy', 'cw_recall', 'fid')
 
 def fractions_figure(t:dict, metrics=FOUR):
@@ -138,9 +151,10 @@ def fractions_figure(t:dict, metrics=FOUR):
         for i,name in enumerate(names):
             mine = [(100*r['fraction']*1.02**(i-3), e) for r,e in best_rows(t) if r['method']==name]
             _curve(ax, name, *zip(*mine), m)
-        ax.set_xscale('log'); ax.set_xticks([100*f for f in fs], [f'{100*f:g}%' for f in fs]); ax.minorticks_off()
+        ax.set_xscale('log'); ax.minorticks_off()
+        ax.set_xticks([100*f for f in fs], [f'{100*f:g}%' for f in fs])
         _axis(ax, t, m, 'fid' in m); ax.set_xlabel('labelled')
-    fig.legend(*axs[0].get_legend_handles_labels(), loc='outside lower center', ncols=len(names), fontsize=8)
+    _legend(fig, axs[0])
     return fig
 
 def scales_figure(t:dict, metrics=FOUR):
@@ -150,10 +164,10 @@ def scales_figure(t:dict, metrics=FOUR):
     for ax,m in zip(axs, metrics):
         for r in rows: _curve(ax, r['method'], [e['scale'] for e in r['sweep']], r['sweep'], m)
         _axis(ax, t, m, 'fid' in m); ax.set_xlabel(f"scale w, {100*rows[0]['fraction']:g}% labels")
-    fig.legend(*axs[0].get_legend_handles_labels(), loc='outside lower center', ncols=len(rows), fontsize=8)
+    _legend(fig, axs[0])
     return fig
 
-# %% ../nbs/17a_tables.ipynb #cell-16
+# %% ../nbs/17a_tables.ipynb #cell-17
 def noise_figure(t:dict, metrics=('accuracy', 'nll', 'ece')):
     "What the classifiers are worth against noise, at the smallest fraction"
     fig, axs = _figure(len(metrics), (9.5, 3.2))
@@ -161,9 +175,10 @@ def noise_figure(t:dict, metrics=('accuracy', 'nll', 'ece')):
     for ax,m in zip(axs, metrics):
         for r in rows: _curve(ax, r['method'], [n['sigma'] for n in r['noise']], r['noise'], m)
         ax.set_xscale('log'); ax.set_xlabel('noise level sigma'); ax.set_title(f'classifier {m}', fontsize=10)
-    fig.legend(*axs[0].get_legend_handles_labels(), loc='outside lower center', ncols=max(1, len(rows)), fontsize=8)
+    _legend(fig, axs[0])
     return fig
 
+# %% ../nbs/17a_tables.ipynb #cell-18
 def samples_figure(out, t:dict, per=8):
     "One panel per method at the smallest fraction: a row for each class, at the best scale, first draw"
     rows = [r for r in t['rows'] if r['fraction']==min(r['fraction'] for r in t['rows'])]
@@ -178,18 +193,20 @@ def samples_figure(out, t:dict, per=8):
         x = x[f"scale_{r['best_scale']:g}"]
         k = min(per, len(x)//10)
         x = F.pad(x[:10*k].reshape(k, 10, 8, 8).transpose(0, 1), (1, 1, 1, 1), value=0)
-        ax.imshow(x.permute(0, 2, 1, 3).reshape(10*10, k*10), cmap='gray_r', vmin=0, vmax=255, interpolation='nearest')
+        x = x.permute(0, 2, 1, 3).reshape(10*10, k*10)
+        ax.imshow(x, cmap='gray_r', vmin=0, vmax=255, interpolation='nearest')
         ax.set_title(f"{r['method']}, w={r['best_scale']:g}", fontsize=9)
     return fig
 
-# %% ../nbs/17a_tables.ipynb #cell-18
+# %% ../nbs/17a_tables.ipynb #cell-20
 def table(out, # folder of a grid
           into=None, # where table and figures go; the same folder when not given
          )->dict: # the table as data
     "Build table.md, table.json and the figures of a folder from its stored records"
     t = collect(out)
     into = writable(into or out)
-    figures = dict(fractions=fractions_figure(t), scales=scales_figure(t), noise=noise_figure(t), samples=samples_figure(out, t))
+    figures = dict(fractions=fractions_figure, scales=scales_figure, noise=noise_figure)
+    figures = {k: f(t) for k,f in figures.items()} | dict(samples=samples_figure(out, t))
     for name,fig in figures.items():
         buf = io.BytesIO()
         fig.savefig(buf, format='png', metadata={'Software': None})
@@ -198,7 +215,7 @@ def table(out, # folder of a grid
     write_json(into/'table.json', t)
     return t
 
-# %% ../nbs/17a_tables.ipynb #cell-19
+# %% ../nbs/17a_tables.ipynb #cell-21
 def reproduce(preset:str='default', # default, smoke or thorough
               methods='all', # names separated by commas, or all
               fractions='', # shares of labelled images; the preset's when empty
@@ -209,6 +226,6 @@ def reproduce(preset:str='default', # default, smoke or thorough
              )->dict: # the table as data
     "The whole experiment: check, compute what is missing, build table and figures"
     p, w = plan(preset, methods, fractions, seeds), _list(workers, int, 'workers')
-    for name,e in grid(out, p, w[0] if w else 1, say):
+    for name,e in grid(out, p, w[0] if w else 1, say, wait=True):
         if say: say(f"cell {name} failed ({e}): what is finished is kept, run again to retry it")
     return table(out)

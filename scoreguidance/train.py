@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from fastprogress.fastprogress import progress_bar
-from .files import read_json, read_tensors, write_json, write_tensors
+from .files import read_json, read_tensors, writable, write_json, write_tensors
 
 # %% ../nbs/09_train.ipynb #cell-5
 @dataclass
@@ -25,7 +25,8 @@ class State:
 
 def start(net:nn.Module)->State:
     "A state before its first step"
-    return State(net, copy.deepcopy(net).requires_grad_(False), torch.optim.Adam(net.parameters(), 0., fused=True))
+    opt = torch.optim.Adam(net.parameters(), 0., fused=True)
+    return State(net, copy.deepcopy(net).requires_grad_(False), opt)
 
 def cosine(i:int, steps:int, lr:float, warm:int=50)->float:
     "Learning rate of step `i`: linear warm-up, then half a cosine down to 0"
@@ -39,7 +40,7 @@ def average(ema, net, mu:float)->None:
 # %% ../nbs/09_train.ipynb #cell-8
 def save_state(s:State, folder, **meta)->None:
     "A checkpoint: safetensors, and a record that names them and their checksum"
-    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
+    folder = writable(folder)
     t = {f'{n}.{k}': v for n,m in (('net', s.net), ('ema', s.ema)) for k,v in m.state_dict().items()}
     t |= {f'opt.{i}.{k}': v for i,d in s.opt.state_dict()['state'].items() for k,v in d.items()}
     name = f'step-{s.step:08d}.safetensors'
@@ -48,22 +49,26 @@ def save_state(s:State, folder, **meta)->None:
     for old in folder.glob('step-*.safetensors'):
         if old.name!=name: old.unlink()
 
+# %% ../nbs/09_train.ipynb #cell-10
 def load_state(s:State, folder, **meta)->State:
     "Bring `s` to where the checkpoint is; raise if it belongs to another run"
     r = read_json(Path(folder)/'checkpoint.json')
-    if r['meta']!=meta: raise ValueError(f"the checkpoint in '{folder}' belongs to another run ({r['meta']}, not {meta}): "
-                                         "use another folder or delete it")
+    if r['meta']!=meta:
+        raise ValueError(f"the checkpoint in '{folder}' belongs to another run ({r['meta']}, not {meta}): "
+                         "use another folder or delete it")
     t = read_tensors(Path(folder)/r['file'], r['tensors'])
     part = lambda p: {k[len(p):]: v for k,v in t.items() if k.startswith(p)}
     try: s.net.load_state_dict(part('net.')); s.ema.load_state_dict(part('ema.'))
-    except RuntimeError as e: raise ValueError(f"the checkpoint in '{folder}' does not fit this network: {e}") from None
+    except RuntimeError as e:
+        raise ValueError(f"the checkpoint in '{folder}' does not fit this network: "
+                         f"use another folder or delete it ({e})") from None
     opt = {}
     for k,v in part('opt.').items(): opt.setdefault(int(k.split('.')[0]), {})[k.split('.')[1]] = v
     s.opt.load_state_dict({**s.opt.state_dict(), 'state': opt})
     s.step = r['step']
     return s
 
-# %% ../nbs/09_train.ipynb #cell-10
+# %% ../nbs/09_train.ipynb #cell-12
 def fit(s:State, # brought forward in place
         loss, # () -> scalar; draws its batch and noise from torch's global generator
         steps:int, # to be done in all
@@ -80,15 +85,16 @@ def fit(s:State, # brought forward in place
         torch.manual_seed(seed*1_000_003+s.step)
         for g in s.opt.param_groups: g['lr'] = cosine(s.step, steps, lr)
         l = loss()
-        if not l.isfinite(): raise ValueError(f"the loss became {float(l.detach())} at step {s.step}: lower lr or look at "
-                                                "the data; the last checkpoint is kept")
+        if not l.isfinite():
+            raise ValueError(f"the loss became {l.item()} at step {s.step}: lower lr or look at the data; "
+                             "the last checkpoint is kept")
         s.opt.zero_grad(); l.backward(); s.opt.step()
         s.step += 1
         average(s.ema, s.net, min(ema, s.step/(s.step+9)))
         if folder is not None and (s.step%every==0 or s.step==steps): save_state(s, folder, **meta)
         yield l.detach()
 
-# %% ../nbs/09_train.ipynb #cell-12
+# %% ../nbs/09_train.ipynb #cell-14
 def watched()->bool:
     "Is a person looking at the output?"
     if os.environ.get('CI') or os.environ.get('IN_TEST'): return False

@@ -66,3 +66,14 @@ def test_a_finished_run_computes_nothing(whole):
     done = subprocess.run(command(whole), capture_output=True, text=True, timeout=120)
     assert '6 of 6 cells are finished; 0 to do' in done.stdout
     assert before == {f: f.stat().st_mtime_ns for f in whole.glob('cells/*/*')}
+
+
+def test_a_second_run_waits_for_the_first(tmp_path):
+    "As after killing `make` alone, whose child lives on: the second run ends with the whole table"
+    args = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    first = subprocess.Popen(command(tmp_path/'out'), **args)
+    while not (tmp_path/'out'/'plan.json').exists() and first.poll() is None: time.sleep(.05)
+    second = subprocess.run(command(tmp_path/'out'), timeout=300, **args)
+    said = first.communicate(timeout=300)[0]
+    assert first.returncode == 0, said
+    assert second.returncode == 0 and 'waiting for it' in second.stdout and '6 of 6 cells are finished' in second.stdout, second.stdout
