@@ -51,7 +51,8 @@ def evaluate_options(sub):
 def evaluate_samples(a)->int: # exit status
     "Read, judge, report, store"
     from dataclasses import asdict
-    from scoreguidance.evaluation import evaluate, extractor, read, read_reference, report
+    from scoreguidance.evaluation import (evaluate, extractor, read, read_reference, reference_name,
+                                          report)
     from scoreguidance.files import write_json
     if a.times == 1 or a.times < 0: raise ValueError(f"--times {a.times}: give 0, or at least 2 half samples")
     how = dict(span=a.range and tuple(a.range), channels_last=a.channels_last)
@@ -61,7 +62,8 @@ def evaluate_samples(a)->int: # exit status
     ex = extractor(a.features, a.weights, a.device, a.download)
     made = {k: getattr(a, k) for k in ('quantiser', 'sampler', 'nfe', 'ema', 'chosen')}
     made = {k: v for k,v in made.items() if v is not None}
-    r = evaluate(samples, ref, test, ex, a.name, a.reference, a.times, cache=a.cache, scale=a.scale, **made)
+    r = evaluate(samples, ref, test, ex, a.name, reference_name(a.reference), a.times, cache=a.cache,
+                 scale=a.scale, **made)
     print(report(r), end='')
     if a.json: write_json(a.json, asdict(r)); print(f"\nThe record is in {a.json}")
     return 0
@@ -86,14 +88,13 @@ def compare(a)->int: # exit status
 # %% ../nbs/18_cli.ipynb #cell-10
 def parser():
     "What the command understands"
-    p = argparse.ArgumentParser('scoreguidance',
-                                description="Score-based conditional generation with few labels: "
-                                            "run the experiments, build the tables, judge samples.")
+    about = "Score-based conditional generation with few labels: experiments, tables, evaluation."
+    p = argparse.ArgumentParser('scoreguidance', description=about)
     p.add_argument('--version', action='version', version=scoreguidance.__version__)
     sub = p.add_subparsers(dest='command', required=True, metavar='command')
     r = sub.add_parser('reproduce', help="run an experiment, or resume it, and build its table",
-                       description="Run an experiment, or resume it, and build its table. Stop it at any "
-                                   "time; the same command goes on.")
+                       description="Run an experiment, or resume it, and build its table. "
+                                   "Stop it at any time; the same command goes on.")
     r.add_argument('experiment', choices=['digits'],
                    help="digits: the semi-supervised table on scikit-learn's digits")
     r.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'),
