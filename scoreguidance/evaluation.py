@@ -235,7 +235,8 @@ def measure(real, # (features, labels) of the reference
     "All metrics of one set of samples, with intervals"
     (a, ya), (b, y) = real, fake
     sets = tuple(v for v in (b, probs, y if probs is not None else None) if v is not None)
-    out = _intervals(partial(scores, a), sets, y, times)
+    by = y if y is not None and torch.as_tensor(y).unique(return_counts=True)[1].min() >= 4 else None
+    out = _intervals(partial(scores, a), sets, by, times)
     if y is None: return out, ()
     if (torch.as_tensor(ya) < 0).any():
         return out, ("the reference has unlabelled items: no class-wise metrics",)
@@ -287,8 +288,8 @@ def comparable(samples:Data, # what is judged
         if d and tuple(d.x.shape[1:]) != shape:
             raise ValueError(f"samples are {shape}, the {what} {tuple(d.x.shape[1:])} (c,h,w): bring both to "
                              "one size and to the same channels first")
-    if min(len(samples.x), len(ref.x)) < 12:
-        raise ValueError(f"{len(samples.x)} samples, {len(ref.x)} reference items: give at least 12 of each")
+    if min(len(samples.x), len(ref.x)) < 16: # half of them still have five neighbours each
+        raise ValueError(f"{len(samples.x)} samples, {len(ref.x)} reference items: give at least 16 of each")
     bare = int((samples.y < 0).sum())
     if 0 < bare < len(samples.y):
         raise ValueError(f"{bare} of {len(samples.y)} samples have no label: label all or none")
