@@ -19,8 +19,8 @@ from scoreguidance.features import extract, fid_helper, which
 from scoreguidance.files import write_json
 from scoreguidance.metrics import frechet, kid
 
-printed = {123: dict(fid_64=12.7202, kid=.0337, kid_sd=.0023), # torchmetrics up to 1.3, manual_seed(123)
-           42: dict(fid_64=12.6388, kid=.0312, kid_sd=.0025)} # torchmetrics 1.9, manual_seed(42)
+printed = {'123': dict(fid_64=12.7202, kid=.0337, kid_sd=.0023), # torchmetrics up to 1.3, manual_seed(123)
+           '42': dict(fid_64=12.6388, kid=.0312, kid_sd=.0025)} # torchmetrics 1.9, manual_seed(42)
 
 p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 p.add_argument('--weights')
@@ -49,7 +49,7 @@ def subsets(f, g, n=100, size=50):
 begun, got = time.process_time(), {}
 ex = {d: fid_helper('legacy_tensorflow', a.weights, d) for d in (64, 2048)}
 for seed, said in printed.items():
-    sets = images(seed)
+    sets = images(int(seed))
     state = torch.get_rng_state()
     f = {d: [extract(e, x, 10) for x in sets] for d, e in ex.items()}
     torch.set_rng_state(state)

@@ -226,7 +226,7 @@ def prdc(real, # features of real items: (n,d)
     density = held.sum().item()/(k*len(b))
     return dict(precision=share(held), recall=share(seen), density=density, coverage=share(hits))
 
-# %% ../nbs/16_metrics.ipynb #cell-48
+# %% ../nbs/16_metrics.ipynb #cell-51
 def nearest(fake, # features of generated items: (m,d)
             train, # features of the training items: (n,d)
             chunk:int=2048, # rows of a block
@@ -237,7 +237,7 @@ def nearest(fake, # features of generated items: (m,d)
     near = lambda p: torch.stack([_gaps(p, q)[0].amin(1) for q in b.split(chunk)]).amin(0)
     return torch.cat([near(p) for p in a.split(chunk)]).clamp(min=0).sqrt()
 
-# %% ../nbs/16_metrics.ipynb #cell-52
+# %% ../nbs/16_metrics.ipynb #cell-55
 def _fold(f, vs):
     "`f` over numbers, or over each entry of dicts"
     return {k: f([v[k] for v in vs]) for k in vs[0]} if isinstance(vs[0], dict) else f(vs)
@@ -247,7 +247,7 @@ class Intra(NamedTuple):
     mean:float|dict # over the classes, each counting alike
     classes:dict # class -> value
 
-# %% ../nbs/16_metrics.ipynb #cell-53
+# %% ../nbs/16_metrics.ipynb #cell-56
 def intra(metric, # metric(real, fake) -> number or dict of numbers
           real, # features of real items: (n,d)
           y_real, # their classes: [n]
@@ -267,7 +267,7 @@ def intra(metric, # metric(real, fake) -> number or dict of numbers
         except ValueError as e: raise ValueError(f"class {k}: {e}") from e
     return Intra(_fold(fmean, list(out.values())), out)
 
-# %% ../nbs/16_metrics.ipynb #cell-58
+# %% ../nbs/16_metrics.ipynb #cell-61
 def log_probs(v, # logits, or probabilities: [n,c]
              )->Tensor: # log-probabilities in float64: [n,c]
     "Logits or probabilities, normalised in logs"
@@ -279,7 +279,7 @@ def log_probs(v, # logits, or probabilities: [n,c]
     if p.isnan().any(): raise ValueError("logits hold NaN or infinity: look where they come from")
     return p
 
-# %% ../nbs/16_metrics.ipynb #cell-59
+# %% ../nbs/16_metrics.ipynb #cell-62
 def _pair(v, y):
     "Log-probabilities and labels that fit them"
     p = log_probs(v)
@@ -290,7 +290,7 @@ def _pair(v, y):
         raise ValueError(f"{(y < 0).sum()} rows are unlabelled (-1): judge only rows with y >= 0")
     return p, y
 
-# %% ../nbs/16_metrics.ipynb #cell-60
+# %% ../nbs/16_metrics.ipynb #cell-63
 def accuracy(logits, # logits or probabilities: [n,c]
              y, # true class, or for samples the class asked for: [n]
             )->float: # 0..1
@@ -312,7 +312,7 @@ def brier(logits, # logits or probabilities: [n,c]
     p, y = _pair(logits, y)
     return (p.exp() - torch.eye(p.shape[1]).to(p)[y]).square().sum(1).mean().item()
 
-# %% ../nbs/16_metrics.ipynb #cell-61
+# %% ../nbs/16_metrics.ipynb #cell-64
 def ece(logits, # logits or probabilities: [n,c]
         y, # true class: [n]
         bins:int=15, # equal bins of confidence (lo,hi]
@@ -324,7 +324,7 @@ def ece(logits, # logits or probabilities: [n,c]
     gap = torch.zeros(bins).to(p).index_add(0, i, right - conf)
     return gap.abs().sum().item()/len(p)
 
-# %% ../nbs/16_metrics.ipynb #cell-66
+# %% ../nbs/16_metrics.ipynb #cell-69
 @torch.no_grad()
 def against_noise(clf, # logits of (x,t): [b,c]
                   sde, # how noise grows
@@ -342,7 +342,7 @@ def against_noise(clf, # logits of (x,t): [b,c]
         return dict(t=float(t), sigma=float(sde.sigma(b.t[0])), **quality)
     return [row(t) for t in ts]
 
-# %% ../nbs/16_metrics.ipynb #cell-71
+# %% ../nbs/16_metrics.ipynb #cell-74
 def cas(fit, # fit(x, y) -> function x -> logits
         fake_x, # generated items: (m,...)
         fake_y, # the classes asked for: [m]
@@ -352,7 +352,7 @@ def cas(fit, # fit(x, y) -> function x -> logits
     "Train on samples, test on real items"
     return accuracy(fit(fake_x, fake_y)(real_x), real_y)
 
-# %% ../nbs/16_metrics.ipynb #cell-75
+# %% ../nbs/16_metrics.ipynb #cell-78
 @torch.no_grad()
 def score_errors(s, # any score: (x,t) -> like x
                  exact, # the true one
@@ -367,7 +367,7 @@ def score_errors(s, # any score: (x,t) -> like x
     return dict(distance=gap.sqrt().mean().item(), mse=gap.mean().item(),
                 cosine=F.cosine_similarity(a, b).mean().item())
 
-# %% ../nbs/16_metrics.ipynb #cell-76
+# %% ../nbs/16_metrics.ipynb #cell-79
 def guidance_errors(prior, # unconditional score
                     pull, # likelihood score, label bound
                     exact_prior, # the true ones
@@ -382,7 +382,7 @@ def guidance_errors(prior, # unconditional score
     e = {k: score_errors(*v, x, t) for k,v in pairs.items()}
     return dict(e, D_L=e['likelihood']['distance'], D_P=e['posterior']['distance'])
 
-# %% ../nbs/16_metrics.ipynb #cell-81
+# %% ../nbs/16_metrics.ipynb #cell-84
 class Spread(NamedTuple):
     "A metric over several draws"
     mean:float|dict # over the draws
@@ -390,7 +390,7 @@ class Spread(NamedTuple):
     n:int # rows of a draw
     values:list # of each draw
 
-# %% ../nbs/16_metrics.ipynb #cell-82
+# %% ../nbs/16_metrics.ipynb #cell-85
 def floor(metric, # metric(*train, *rows of test) -> number or dict
           train, # real features, or a tuple such as (features, labels)
           test, # other real features, or a tuple alike
@@ -407,7 +407,7 @@ def floor(metric, # metric(*train, *rows of test) -> number or dict
     values = [metric(*train, *(v[i] for v in test)) for i in map(rows, seeds)]
     return Spread(_fold(fmean, values), _fold(stdev, values), n, values)
 
-# %% ../nbs/16_metrics.ipynb #cell-87
+# %% ../nbs/16_metrics.ipynb #cell-90
 class Interval(NamedTuple):
     "A metric, and how far another draw of the samples might move it"
     value:float|dict # of all rows
@@ -425,7 +425,7 @@ def _rows(fake, times):
                          "each, and 2 times")
     return fake, len(fake[0])
 
-# %% ../nbs/16_metrics.ipynb #cell-88
+# %% ../nbs/16_metrics.ipynb #cell-91
 def halves(metric, # metric(*fake) -> number or dict; the reference bound before
            fake, # features, or a tuple such as (features, labels)
            times:int=20, # halves to draw
@@ -442,7 +442,7 @@ def halves(metric, # metric(*fake) -> number or dict; the reference bound before
     end = lambda z: {k: v + z*sd[k] for k,v in value.items()} if isinstance(value, dict) else value + z*sd
     return Interval(value, sd, end(-1.96), end(1.96), n)
 
-# %% ../nbs/16_metrics.ipynb #cell-89
+# %% ../nbs/16_metrics.ipynb #cell-92
 def bootstrap(metric, # metric(*fake) -> number or dict, a mean over rows such as accuracy
               fake, # logits, or a tuple such as (logits, labels)
               times:int=200, # sets to draw
