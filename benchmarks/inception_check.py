@@ -19,8 +19,8 @@ from scoreguidance.features import extract, fid_helper, which
 from scoreguidance.files import write_json
 from scoreguidance.metrics import frechet, kid
 
-printed = {'123': dict(fid_64=12.7202, kid=.0337, kid_sd=.0023), # torchmetrics up to 1.3, manual_seed(123)
-           '42': dict(fid_64=12.6388, kid=.0312, kid_sd=.0025)} # torchmetrics 1.9, manual_seed(42)
+printed = {'123': dict(fid_64=12.7202, kid=.0337, kid_sd=.0023), # as printed for manual_seed(123)
+           '42': dict(fid_64=12.6388, kid=.0312, kid_sd=.0025)} # in torchmetrics 1.9.0, which does not say its seed: 42
 
 p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 p.add_argument('--weights')

@@ -337,6 +337,7 @@ def _judge(samples, ref, test, ex, times, batch, cache):
         if set(held[1].tolist()) <= set(y.tolist()):
             values['cas'] = (accuracy(f(held[0]), held[1]), None)
             floors['cas'] = (accuracy(g(held[0]), held[1]), None)
+            notes += ("CAS: a logistic regression on the same features",)
         else: notes += ("no CAS: the samples lack a class of the test set",)
     return values, floors, notes + more
 
