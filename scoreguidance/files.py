@@ -48,7 +48,7 @@ def canonical(obj)->str:
 
 def write_json(path, obj:dict)->None:
     "A record, readable by people, with the checksum of its content as its last entry"
-    body = {k: v for k,v in obj.items() if k!='sha256'}
+    body = json.loads(json.dumps({k: v for k,v in obj.items() if k!='sha256'}, allow_nan=False)) # as read back
     sha = _sha(canonical(body).encode())
     write_bytes(path, json.dumps({**body, 'sha256': sha}, indent=1, allow_nan=False).encode()+b'\n')
 
