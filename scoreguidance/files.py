@@ -48,7 +48,8 @@ def canonical(obj)->str:
 
 def write_json(path, obj:dict)->None:
     "A record, readable by people, with the checksum of its content as its last entry"
-    body = json.loads(json.dumps({k: v for k,v in obj.items() if k!='sha256'}, allow_nan=False)) # as read back
+    body = {k: v for k,v in obj.items() if k!='sha256'}
+    body = json.loads(json.dumps(body, allow_nan=False)) # as it will be read
     sha = _sha(canonical(body).encode())
     write_bytes(path, json.dumps({**body, 'sha256': sha}, indent=1, allow_nan=False).encode()+b'\n')
 
