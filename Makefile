@@ -19,7 +19,7 @@ export PYTHON
 help:
 	@echo "make reproduce   the main job: the semi-supervised table on the embedded data set, in $(OUT)"
 	@echo "make results     table and figures of $(OUT) into results/digits, for the repository"
-	@echo "make smoke       the same path in a minute, with numbers that mean nothing, in out/digits-smoke"
+	@echo "make smoke       the same path in half a minute, with numbers that mean nothing, in out/digits-smoke"
 	@echo "make test        notebooks and modules in sync, then every test (what CI runs)"
 	@echo "make readme      README.md from nbs/index.ipynb"
 	@echo "make docs        the notebooks as self-contained pages in _docs/"

@@ -39,7 +39,7 @@ from .metrics import accuracy, against_noise, cas, frechet, inception_score, int
 # %% ../nbs/17_experiments.ipynb #cell-6
 @dataclass(frozen=True)
 class Budget:
-    "What every method may spend, the same for all"
+    "What every method of a kind may spend, the same for all"
     score_steps:int=3000 # training steps of every score network
     clf_steps:int=1000 # training steps of every classifier
     judge_steps:int=1500 # training steps of the judge
@@ -382,17 +382,18 @@ class Alone:
 # %% ../nbs/17_experiments.ipynb #cell-33
 def _open(out, p:Plan):
     "Check that a folder belongs to this budget and that all its records are whole; note the plan"
-    out = Path(out)
+    out, asked = Path(out), {r.name for r in p.runs}
     for r in sorted(out.glob('*/record.json'))+sorted(out.glob('cells/*/record.json')): read_json(r)
     if (out/'plan.json').exists():
         old = read_json(out/'plan.json')
         if canonical(old['budget'])!=canonical(asdict(p.budget)):
             raise ValueError(f"'{out}' holds runs of another budget (preset {old['preset']}): "
                              "choose another out")
+        asked |= set(old['asked'])
         keep = lambda k,v: tuple(dict.fromkeys([*old[k], *v]))
         p = replace(p, methods=keep('methods', p.methods), seeds=tuple(sorted(keep('seeds', p.seeds))),
                     fractions=tuple(sorted(keep('fractions', p.fractions))))
-    write_json(out/'plan.json', asdict(p))
+    write_json(out/'plan.json', dict(asdict(p), asked=sorted(asked)))
 
 # %% ../nbs/17_experiments.ipynb #cell-34
 def _each(jobs, workers):

@@ -42,7 +42,7 @@ def row(method, fraction, records)->dict:
                 **same, sweep=sweep, noise=noise)
 
 def cost(method, fraction, records)->dict:
-    "What a method took, on average over the draws"
+    "What a method's cells took since they were last started, on average; memory is the worker's peak"
     return dict(method=method, fraction=fraction, train_seconds=mean(r['train_seconds'] for r in records),
                 sample_seconds=mean(r['sample_seconds'] for c in records for r in c['rows']),
                 seconds=mean(r['seconds'] for r in records), memory_mb=max(r['memory_mb'] for r in records))
@@ -58,7 +58,7 @@ def collect(out)->dict: # folder of a grid
     for f,m in [(f, m) for f in p['fractions'] for m in p['methods']]:
         paths = [out/'cells'/run_of(m, f, s, b).name/'record.json' for s in p['seeds']]
         have = [read_json(q) for q in paths if q.exists()]
-        holes |= {q.parent.name for q in paths if not q.exists()}
+        holes |= {q.parent.name for q in paths if not q.exists()} & set(p['asked'])
         if have: rows.append(row(m, f, have)); costs.append(cost(m, f, have)); used += have
     if not rows: raise FileNotFoundError(f"no finished cell in '{out}': {first}")
     j, s = read_json(out/'judge'/'record.json'), read_json(out/'score'/'record.json')
@@ -81,15 +81,19 @@ def _pm(s, d): return f"{s['mean']:.{d}f}" + (f" \u00b1{s['sd']:.{d}f}" if s['sd
 
 def note(t:dict)->str:
     "How the numbers of a table were made"
-    b, h, r = t['budget'], t['cost']['hardware'][0], t['rows'][0]
+    b, hs, r = t['budget'], t['cost']['hardware'], t['rows'][0]
+    h = {k: ' and '.join(dict.fromkeys(str(h[k]) for h in hs)) for k in hs[0]}
+    draws = ' or '.join(str(n) for n in sorted({len(r['seeds']) for r in t['rows']}))
     scales = ', '.join(f'{v:g}' for v in b['scales'])
-    return (f"Mean \u00b1 standard deviation over {len(r['seeds'])} label draws; {r['n']} samples each; "
+    return (f"Mean \u00b1 standard deviation over label draws, {draws} in number; {r['n']} samples each; "
             f"Heun, {r['nfe']} evaluations of the score and as many of the classifier's gradient or of the "
             f"second network. `w`: the guidance scale, of {scales}, with the smallest mean intra-FID "
             "(Cond has none). FID, intra-FID, P/R/D/C, IS and generation accuracy use the features and the "
             "verdict of a judge network trained once on all labels, against "
             f"{t['floor']['reference']} training images; `cw-` is class-wise. Floor: the {t['floor']['n']} "
-            "real test images in place of samples (CAS: trained on the real training images). "
+            "real test images in place of samples (CAS: trained on the real training images). CAS: test "
+            "accuracy of a support vector classifier of pixels trained on the samples. At 100% "
+            "the -all rows are the -labeled runs. "
             f"Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, torch {h['torch']}, "
             f"commit {h['commit']}.")
 
@@ -105,7 +109,7 @@ def markdown(t:dict, # a table of `collect`
     for r,e in best_rows(t):
         if fractions is None or r['fraction'] in fractions:
             share = f"{100*r['fraction']:g}% ({r['labelled']})"
-            w = f"{r['best_scale']:g}"
+            w = f"{r['best_scale']:g}" if METHODS[r['method']].swept else ''
             rows.append(line([share, r['method'], w, *(_pm(e[m], _d(m)) for m in columns)]))
     rows.append(line(['floor', 'real test images', '', *(f"{t['floor'][m]:.{_d(m)}f}" for m in columns)]))
     gaps = ['', f"**Missing cells:** {', '.join(t['missing'])}"] if t['missing'] else []
