@@ -63,6 +63,7 @@ def _about(walk, y, shape, seed, what):
 
 def _count(r): return sum(p['n'] for p in r['parts'])
 
+# %% ../nbs/15b_generate.ipynb #cell-12
 def _kept(folder, r, n, x, y):
     "Write a part, then the record that names it"
     name = f'part-{n:06d}-{n+len(y):06d}.safetensors'
@@ -81,7 +82,7 @@ def _opened(folder, about):
     for p in r['parts']: read_tensors(folder/p['file'], p['sha256'])
     return r
 
-# %% ../nbs/15b_generate.ipynb #cell-12
+# %% ../nbs/15b_generate.ipynb #cell-13
 def generate(folder, # where the parts go, and where a killed run goes on
              score, # labels [b] -> score
              sde, # schedule
@@ -104,7 +105,7 @@ def generate(folder, # where the parts go, and where a killed run goes on
         yield Done(_count(r), len(y), x, asked)
         if max_seconds and time.time()-begun>max_seconds: return
 
-# %% ../nbs/15b_generate.ipynb #cell-13
+# %% ../nbs/15b_generate.ipynb #cell-14
 def _drawn(s, sde, walk, shape, seed, rows, device):
     "One batch of samples, denoised at the end [b,c,h,w]"
     randn, like = seeded(seed, rows), torch.empty(len(rows), *shape, device=device)
