@@ -7,6 +7,7 @@ __all__ = ['velocity', 'adaptive', 'log_prior', 'logp_flow', 'rademacher', 'hutc
 
 # %% ../nbs/07a_likelihood.ipynb #cell-2
 import math
+from functools import partial
 import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
