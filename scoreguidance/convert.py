@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from .core import bc, rows
 from .score import Score, at, denoiser, from_denoiser, from_eps
-from .sample import _t_of_ratio
+from .sample import t_of_ratio
 _all_ = ['from_denoiser', 'from_eps']
 
 # %% ../nbs/07c_conventions.ipynb #cell-7
@@ -47,7 +47,12 @@ def time_of(rho, # sigma/alpha: a number or tensor
             sde, # schedule
            )->Tensor: # time, in float64
     "Our time at a ratio of noise to signal"
-    return _t_of_ratio(sde, torch.as_tensor(rho).double())
+    rho, ends = torch.as_tensor(rho).double(), torch.tensor([0., 1.]).double()
+    lo, hi = (sde.sigma(ends)/sde.alpha(ends)).tolist()
+    if not bool(((rho>=lo*(1-1e-5)) & (rho<=hi*(1+1e-5))).all()):
+        raise ValueError(f"noise levels {float(rho.min()):.4g}..{float(rho.max()):.4g} in a schedule from {lo:.4g} "
+                         f"to {hi:.4g}: choose one that reaches them")
+    return t_of_ratio(sde, rho)
 
 def from_edm(D, # EDM's denoiser: (x0 + rho*z, rho [b]) -> like x
              sde, # our schedule

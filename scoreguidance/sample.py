@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['pc', 'em', 'ode', 'ddim', 'heun', 'transition', 'ancestral', 'reverse_diffusion', 'langevin', 'then', 'prior',
-           'sample', 'karras']
+           'sample', 'karras', 't_of_ratio']
 
 # %% ../nbs/07_sampling.ipynb #cell-2
 import torch
@@ -113,10 +113,11 @@ def karras(sde, # schedule
         raise ValueError(f"a grid needs n >= 2 and 0 < lo < hi, got n={n}, lo={lo}, hi={hi}: "
                          "give the smaller end first")
     r = torch.linspace(hi**(1/rho), lo**(1/rho), n, dtype=torch.float64)**rho
-    return _t_of_ratio(sde, r).clamp(min=1e-9)
+    return t_of_ratio(sde, r).clamp(min=1e-9)
 
-def _t_of_ratio(sde, r, steps=60):
-    "Invert sigma/alpha by bisection: it rises with t in every schedule"
+def t_of_ratio(sde, r, steps=60):
+    "The time at which sigma/alpha is `r`, in float64, by bisection: it rises with t in every schedule"
+    r = torch.as_tensor(r, dtype=torch.float64)
     a, b = torch.zeros_like(r), torch.ones_like(r)
     for _ in range(steps):
         m = (a+b)/2
