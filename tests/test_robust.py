@@ -1,0 +1,60 @@
+"Each rival of self-calibration is one expression, and so one row of the experiments' table"
+import pytest
+import torch
+
+from scoreguidance.experiment import Budget, Method, World, under
+from scoreguidance.guide import likelihood
+from scoreguidance.matching import ce
+from scoreguidance.nets import Classifier, Gauss
+from scoreguidance.robust import adversarial, gradient_penalty, jacobian, smooth, temper
+from scoreguidance.score import Score, perturb
+from scoreguidance.sde import VE
+
+
+def lab(b, y): return b.rows(y >= 0), y[y >= 0]
+
+
+LOSSES = {
+    'smoothing': lambda f, w, b, y: smooth(f, *lab(b, y), .1),
+    'adversarial': lambda f, w, b, y: adversarial(f, *lab(b, y), w.sde.sigma, 2),
+    'jacobian': lambda f, w, b, y: ce(f, *lab(b, y)) + .1*jacobian(f, w.sde, b),
+    'penalty': lambda f, w, b, y: ce(f, *lab(b, y)) + .1*gradient_penalty(f, w.sde, *lab(b, y)),
+}
+
+
+@pytest.fixture
+def world():
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(24, 1, 8, 8, generator=g), torch.arange(24) % 3
+    y[12:] = -1
+    return World(Budget(), VE(.05, 10.), Gauss((1, 8, 8), x), Score(lambda x, t: -x), None, x, y, x, y, 3)
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_a_rival_is_a_method(name, world):
+    "Images, unlabelled rows, one training step, and a score that samples"
+    m = Method(lambda w: Classifier(w.gauss, w.classes, 16, 1), LOSSES[name],
+               lambda f, w, y, k: w.score + k*likelihood(temper(f, 2.), y), 'clf_steps')
+    torch.manual_seed(0)
+    net = m.net(world)
+    f, b = under(m, net, world.sde), perturb(world.sde, world.x)
+    loss = m.loss(f, world, b, world.y)
+    loss.backward()
+    assert sum(p.grad.abs().sum() for p in net.parameters()) > 0
+    guided, plain = (m.score(f, world, world.y.clamp(min=0), k)(b.x, b.t) for k in (2., 0.))
+    torch.testing.assert_close(plain, -b.x)
+    pull = likelihood(lambda x, t: f(x, t)/2, world.y.clamp(min=0))(b.x, b.t)
+    torch.testing.assert_close(guided - plain, 2*pull, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_rows_do_not_meet(name, world):
+    "A loss over all rows is the mean of the losses of its halves"
+    torch.manual_seed(0)
+    m = Method(lambda w: Classifier(w.gauss, w.classes, 16, 1), LOSSES[name], None, 'clf_steps')
+    f, b, y = under(m, m.net(world), world.sde), perturb(world.sde, world.x), torch.arange(24) % 3
+    loss = m.loss
+    if name == 'jacobian':  # its random directions must be the same on both sides
+        loss = lambda f, w, b, y: ce(f, b, y) + .1*jacobian(f, w.sde, b, 0)
+    halves = [loss(f, world, b.rows(slice(i, i+12)), y[i:i+12]) for i in (0, 12)]
+    torch.testing.assert_close(loss(f, world, b, y), sum(halves)/2, rtol=1e-4, atol=1e-5)
