@@ -52,12 +52,17 @@ def link_names(md, where):
     return ''.join(p if i % 2 else re.sub(name, one, p) for i, p in enumerate(parts))
 
 
+def unbadged(md):
+    "A badge as a plain link: pages embed their images, and building them needs no network"
+    return re.sub(r'\[!\[(Open in Colab)\]\([^)\n]*\)\]', r'[\1]', md)
+
+
 def build(fname, nav, where):
     "Write the page of one notebook"
     def save(data, ext):
         return f"data:image/{ext.replace('svg', 'svg+xml')};base64,{base64.b64encode(data).decode()}"
     def anchors(cell): return ''.join(f'<a id="{n}"></a>\n\n' for n in defined(cell))
-    try: md = '\n\n'.join(link_names(relink(c, address), where) for c in markdown(fname, save, anchors))
+    try: md = '\n\n'.join(link_names(relink(unbadged(c), address), where) for c in markdown(fname, save, anchors))
     except ValueError as e: raise ValueError(f'{fname.name}: {e}') from None
     here = nav.replace(f'<a href="{page(fname)}">', '<a style="font-weight:bold">')
     cmd = [pypandoc.get_pandoc_path(), '-f', 'gfm+tex_math_dollars', '-t', 'html5', '-s',
