@@ -63,6 +63,7 @@ def log_prior(sde, # schedule
         return -sumsq(x)/(2*var) - x[0].numel()/2*math.log(2*math.pi*var)
     return f
 
+# %% ../nbs/07a_likelihood.ipynb #cell-19
 def logp_flow(s, # score; differentiable in x
               sde, # schedule
               x:Tensor, # points at time t [b,...]
@@ -82,7 +83,7 @@ def logp_flow(s, # score; differentiable in x
     x1 = y[:n].reshape(x.shape).to(x.device)
     return (end or log_prior(sde))(x1, _time(1., x)) + y[n:].to(x.device), calls
 
-# %% ../nbs/07a_likelihood.ipynb #cell-23
+# %% ../nbs/07a_likelihood.ipynb #cell-26
 def rademacher(x:Tensor, # shape, dtype and device
               )->Tensor: # random signs, like x
     "Random signs, the probe of least variance among independent coordinates"
@@ -98,7 +99,7 @@ def hutchinson(x:Tensor, # the points it will be used at, for their shape [b,...
         return (torch.autograd.grad((s(x, t)*z).sum(), x)[0]*z).flatten(1).sum(1)
     return div
 
-# %% ../nbs/07a_likelihood.ipynb #cell-31
+# %% ../nbs/07a_likelihood.ipynb #cell-34
 def dequantise(x:Tensor, # integer grey levels 0..levels-1, [b,...]
                levels:int=256, # how many there are
                lo:float=-1., hi:float=1., # the interval they are brought to
