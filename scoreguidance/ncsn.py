@@ -100,7 +100,7 @@ def nearest(x:Tensor, # rows to look up [m,...]
             k:int=1, # neighbours of each row
             chunk:int=1000, # rows of a block: memory is chunk^2 + chunk*d numbers
            ): # distances [m,k], rising, and indices [m,k]
-    "Nearest training neighbours (Song and Ermon 2019, App. C.3), exact and in bounded memory"
+    "Nearest training neighbours (Song and Ermon 2019, App. C), exact and in bounded memory"
     if x.shape[1:]!=data.shape[1:]:
         raise ValueError(f"rows of shape {tuple(x.shape[1:])} and data of shape {tuple(data.shape[1:])}: "
                          "give both the same shape")
