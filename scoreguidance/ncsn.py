@@ -95,6 +95,7 @@ def _nearest(a, b, k, chunk):
     exact = torch.stack([(a-b[n].to(a)).norm(dim=1) for n in i.T], 1).sort(1)
     return exact.values, i.gather(1, exact.indices)
 
+# %% ../nbs/05_ncsn.ipynb #nearest-2
 def nearest(x:Tensor, # rows to look up [m,...]
             data:Tensor, # the training data [n,...], floating point or uint8
             k:int=1, # neighbours of each row
@@ -104,7 +105,8 @@ def nearest(x:Tensor, # rows to look up [m,...]
     if x.shape[1:]!=data.shape[1:]:
         raise ValueError(f"rows of shape {tuple(x.shape[1:])} and data of shape {tuple(data.shape[1:])}: "
                          "give both the same shape")
-    if not 1<=k<=len(data): raise ValueError(f"k={k} neighbours among {len(data)} rows: give k in 1..{len(data)}")
+    n = len(data)
+    if not 1<=k<=n: raise ValueError(f"k={k} neighbours among {n} rows: give k in 1..{n}")
     a, b = x.flatten(1).double(), data.flatten(1).to(x.device)
     ds, js = zip(*(_nearest(c, b, k, chunk) for c in a.split(chunk)))
     return torch.cat(ds).to(x.dtype if x.is_floating_point() else torch.float32), torch.cat(js)
