@@ -9,7 +9,7 @@ __all__ = ['earlier', 'consistency', 'consistency_total']
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .core import bc, rows
+from .core import bc, check_t, rows
 from .score import Noised, fixed
 from .matching import ce
 
@@ -20,7 +20,7 @@ def earlier(sde, # schedule
             randn=torch.randn_like, # where fresh noise comes from
            )->Noised: # the same data at time min(s, t)
     "An earlier point of the chain that led to `b`"
-    s = torch.minimum(rows(s, b.x), b.t)
+    s = torch.minimum(rows(check_t(s), b.x), b.t)
     (a, c), (A, C) = ((bc(sde.alpha(u), b.x), bc(sde.sigma(u), b.x)) for u in (s, b.t))
     rho = (c*A/(a*C)).clamp(max=1)                              # 1 where s is t, up to rounding
     z = rho*b.z + (1-rho**2).sqrt()*randn(b.z)
