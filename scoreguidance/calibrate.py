@@ -12,7 +12,7 @@ from .core import check_x
 from .matching import ce, dsm
 from .guide import evidence
 
-# %% ../nbs/12_self_calibration.ipynb #cell-5
+# %% ../nbs/12_self_calibration.ipynb #cell-7
 def sc(clf, # logits (x, t) -> [b,c]
        sde, # schedule
        b, # noised batch, labelled or not
@@ -31,7 +31,7 @@ def sc_total(clf, sde, b,
     labelled = b.rows(l)
     return ce(clf, labelled, y[l]) + lam*sc(clf, sde, b if everything else labelled)
 
-# %% ../nbs/12_self_calibration.ipynb #cell-9
+# %% ../nbs/12_self_calibration.ipynb #cell-11
 def semi(x:Tensor, # data [n,...]
          y:Tensor, # labels [n], -1 where unlabelled
          size:int, # rows in the batch

@@ -11,7 +11,7 @@ from .score import fixed
 from .matching import ce, dsm
 from .guide import likelihood
 
-# %% ../nbs/11_dlsm.ipynb #cell-5
+# %% ../nbs/11_dlsm.ipynb #cell-9
 def dlsm(clf, # logits (x, t) -> [b,c], trained
          net, # unconditional score, not trained
          sde, # schedule
