@@ -294,11 +294,12 @@ def shape_of(state:dict, # the reference's names -> tensors
             )->Shape: # the form of their network
     "Width, levels, blocks, attention and classes, from names and shapes alone"
     if {'all_modules.3.weight', 'all_modules.3.bias'} - state.keys():
-        raise ValueError("not the weights of an NCSN++: all_modules.3.weight or all_modules.3.bias is missing")
+        raise ValueError("not the weights of an NCSN++: all_modules.3.weight or all_modules.3.bias is missing; "
+                         "give the reference's own state dict")
     width, channels = state['all_modules.3.weight'].shape[:2]
     word = _letters(state)
     starts = [4] + [i+1 for i,k in enumerate(word) if k=='p']                # first block of each level
-    ends = 'Conv_0.bias', 'Conv_1.bias', 'Dense_0.bias', 'GroupNorm_1.bias'  # where one is wrong, the others decide
+    ends = 'Conv_0.bias', 'Conv_1.bias', 'Dense_0.bias', 'GroupNorm_1.bias'  # most of them decide
     lengths = [[len(state[n]) for n in (f'all_modules.{i}.{e}' for e in ends) if n in state] for i in starts]
     mult = tuple(max(1, statistics.mode(l)//width) if l else 1 for l in lengths)
     blocks = max(1, (word.count('r')-3*len(starts))//(2*len(starts)))
