@@ -3,11 +3,13 @@
     pip install --no-deps --target PEER diffusers        # once, beside the environment, not into it
     PYTHONPATH=PEER python benchmarks/networks.py [--batch 4] [--rounds 5] [--json results/benchmarks/networks.json]
 
-All networks live in one process and take turns; a round is one forward pass and one training step of each. Times are
-processor seconds of this process, ratios are taken within a round, and what is reported is their median. A training
-step is forward, backward, fused Adam and a foreach moving average, the same for everyone; dropout is 0 everywhere."""
+Both networks live in one process and take turns; a round is one forward pass and one training step of each. Times are
+processor seconds of this process, ratios are taken within a round, and what is reported is their median. Dropout is 0.
+After the same backward pass a step is finished in two ways: by clipping, fused Adam and a foreach moving average, and,
+for the peer, also as diffusers' own training example does it (clipping, AdamW by default, its EMAModel)."""
 import argparse
 import copy
+import os
 import platform
 import sys
 import time
@@ -22,7 +24,9 @@ from scoreguidance.files import write_json
 from scoreguidance.images import full
 from scoreguidance.train import average
 
-try: import diffusers
+try:
+    import diffusers
+    from diffusers.training_utils import EMAModel
 except ImportError:
     sys.exit("diffusers is not installed: pip install --no-deps --target PEER diffusers, then PYTHONPATH=PEER python "
              "benchmarks/networks.py")
@@ -44,26 +48,51 @@ def peer():
         mid_block_scale_factor=2**.5, norm_eps=1e-6, norm_num_groups=None, attention_head_dim=None, act_fn='silu')
 
 
+def ours_finish(net):
+    "Clip, fused Adam, foreach moving average"
+    opt, ema = torch.optim.Adam(net.parameters(), 1e-4, fused=True), copy.deepcopy(net).requires_grad_(False)
+
+    def finish():
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.)
+        opt.step()
+        average(ema, net, .999)
+    return finish
+
+
+def their_finish(net):
+    "As in diffusers' example of unconditional training"
+    opt, ema = torch.optim.AdamW(net.parameters(), 1e-4), EMAModel(net.parameters(), decay=.999, use_ema_warmup=True)
+
+    def finish():
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.)
+        opt.step()
+        ema.step(net.parameters())
+    return finish
+
+
+def seconds_of(f):
+    begun = time.process_time()
+    f()
+    return time.process_time() - begun
+
+
 class Contender:
-    "A network with its optimiser and its moving average"
-    def __init__(self, net, call):
-        self.net, self.call, self.ema = net, call, copy.deepcopy(net).requires_grad_(False)
-        self.opt = torch.optim.Adam(net.parameters(), 1e-4, fused=True)
+    "A network and the ways its step is finished"
+    def __init__(self, net, call, **finish):
+        self.net, self.call, self.finish = net, call, {k: f(net) for k, f in finish.items()}
 
     @torch.no_grad()
     def forward(self):
         self.net.eval()
         self.call(self.net, x, sigma)
 
-    def step(self): # seconds of forward and backward, and of all
-        self.net.train()
-        begun = time.process_time()
-        self.opt.zero_grad()
+    def passes(self):
+        self.net.train().zero_grad()
         (self.call(self.net, x, sigma) - z).square().sum((1, 2, 3)).mean().backward()
-        passes = time.process_time() - begun
-        self.opt.step()
-        average(self.ema, self.net, .999)
-        return passes, time.process_time() - begun
+
+    def round(self): # seconds of everything
+        t = {'forward': seconds_of(self.forward), 'forward and backward': seconds_of(self.passes)}
+        return t | {f'step, {k}': t['forward and backward'] + seconds_of(f) for k, f in self.finish.items()}
 
 
 def parts(net):
@@ -83,33 +112,33 @@ torch.manual_seed(0)
 x, sigma = torch.randn(a.batch, 3, 32, 32), torch.rand(a.batch) + .5
 z = torch.randn_like(x)
 ours, theirs = lambda net, x, s: net(x, s), lambda net, x, s: net(x, s).sample
-who = {'scoreguidance': Contender(full(dropout=0.), ours), 'diffusers': Contender(peer(), theirs),
-       'diffusers, channels_last': Contender(peer().to(memory_format=torch.channels_last), theirs)}
+SAME, OWN = 'same optimiser', 'own optimiser'
+who = {'scoreguidance': Contender(full(dropout=0.), ours, **{SAME: ours_finish}),
+       'diffusers': Contender(peer(), theirs, **{SAME: ours_finish, OWN: their_finish})}
 about = {k: dict(parts(c.net), forward_flops=flops(c.net, c.call)) for k, c in who.items()}
 for k, v in about.items(): print(k, v, flush=True)
 
-seconds = {k: {m: [] for m in ('forward', 'forward and backward', 'training step')} for k in who}
+rounds = []
 for r in range(a.rounds + 1):
-    for k, c in who.items():
-        begun = time.process_time()
-        c.forward()
-        took = (time.process_time() - begun, *c.step())
-        if r:
-            for m, v in zip(seconds[k], took): seconds[k][m].append(v)
+    rounds.append({k: c.round() for k, c in who.items()})
     print(f'round {r} of {a.rounds}', flush=True)
-
+rounds = rounds[1:]
 rows = []
 for k in who:
-    for m, v in seconds[k].items():
-        ratios = [t/s for t, s in zip(v, seconds['scoreguidance'][m])]
-        rows.append(dict(network=k, what=m, ms_per_image=round(1e3*median(v)/a.batch, 1), times_ours=round(median(ratios), 3),
+    for m in rounds[0][k]:
+        base = f'step, {SAME}' if m.startswith('step') else m
+        ratios = [r[k][m]/r['scoreguidance'][base] for r in rounds]
+        ms = 1e3*median(r[k][m] for r in rounds)/a.batch
+        rows.append(dict(network=k, what=m, ms_per_image=round(ms, 1), times_ours=round(median(ratios), 3),
                          lowest=round(min(ratios), 3), highest=round(max(ratios), 3)))
-        print(f"{k:26s} {m:22s} {rows[-1]['ms_per_image']:8.1f} ms/image  {rows[-1]['times_ours']:.2f} "
+        print(f"{k:14s} {m:22s} {ms:8.1f} ms/image  {rows[-1]['times_ours']:.2f} "
               f"({rows[-1]['lowest']:.2f} to {rows[-1]['highest']:.2f}) times ours")
-record = dict(what='NCSN++ for CIFAR-10, float32, one CPU thread', batch=a.batch, rounds=a.rounds, rows=rows, networks=about,
-              note='processor seconds; ratios within a round, median (lowest, highest); dropout 0; the same fused Adam '
-                   'and foreach moving average for all. The designs differ in how the image enters below (ours 3x3 '
-                   'convolutions, theirs 1x1) and in their image outputs at every level; all else agrees to the parameter',
+record = dict(what='NCSN++ for CIFAR-10, float32, one CPU thread', batch=a.batch, rounds=a.rounds, rows=rows,
+              networks=about, load=os.getloadavg(),
+              note='processor seconds; ratios within a round, median (lowest, highest); dropout 0. Same optimiser: clip, '
+                   'fused Adam, foreach moving average; own: clip, AdamW and EMAModel as in the example of diffusers, '
+                   'against our step. The designs differ in how the image enters below (ours 3x3 convolutions, theirs '
+                   '1x1), in its outputs at every level, and in 128 frequencies counted as parameters; all else agrees',
               hardware=dict(hardware(), machine=platform.machine(), diffusers=diffusers.__version__))
 if a.json:
     a.json.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ __all__ = ['Images', 'log_joint', 'score_of', 'pull_of']
 import math
 import torch
 from torch import Tensor
-from .core import bc, check_y, rows, sumsq
+from .core import check_y, rows, sumsq
 from .score import Score
 from .data import as_float, check_images
 
@@ -66,6 +66,7 @@ def log_joint(w:Images, x, t)->Tensor: # [b,c]
     per_class = torch.stack([l[:,w.y==k].logsumexp(1) for k in range(w.classes)], 1)
     return (per_class - math.log(len(w.x)) - c.shape[1]/2*(2*math.pi*v).log()).to(x.dtype)
 
+# %% ../nbs/15a_image_truth.ipynb #cell-9
 def score_of(w:Images, # the world
              y:Tensor=None, # class of each row [b]; without, the score of all
             )->Score: # gradient of log p(x), or of log p(x given y)
