@@ -21,7 +21,7 @@ from .data import (Data, as_float, check_images, check_labels, cifar10, cifar100
 from .experiment import Budget, Judge, commit, hardware, make_judge
 from .features import (MODES, Extractor, extract, fid_helper, inception, network, pixels,
                                     resnet56, which)
-from .files import read_json, read_tensors
+from .files import Alone, read_json, read_tensors
 from .metrics import (accuracy, frechet, frechet_infinite, halves, inception_score, intra, kid,
                                    nearest, prdc)
 from .protocol import LESS, MORE, TITLES, Protocol, Result, making
@@ -154,7 +154,9 @@ def digits_judge(folder='out/judge', # where it is, or will be
                 )->Extractor: # 32 features, and a head of 10 classes
     "The judge of the digits"
     path = Path(folder)/'judge'
-    if not (path/'record.json').exists(): make_judge(folder, budget)
+    if not (path/'record.json').exists():
+        with Alone(folder, wait=True): # two at once: the second finds it made
+            if not (path/'record.json').exists(): make_judge(folder, budget)
     net, sha = Judge(), read_json(path/'record.json')['tensors']['weights']
     net.load_state_dict(read_tensors(path/'weights.safetensors', sha))
     net = net.eval().to(device).requires_grad_(False)
