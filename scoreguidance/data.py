@@ -97,9 +97,9 @@ def subset(y:Tensor, # class of each item: [N]; -1 can't be chosen
     "A stratified label set, nested across fractions of the same seed"
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must lie in (0,1], not {fraction}: 0.05 labels 5% of each class")
-    y = np.asarray(y)
-    order, c = np.random.RandomState(seed).permutation(len(y)), int(y.max())+1 if c is None else c
-    rows = [order[y[order] == k] for k in range(c)]
+    kind = np.asarray(y)
+    order, c = np.random.RandomState(seed).permutation(len(kind)), int(kind.max())+1 if c is None else c
+    rows = [order[kind[order] == k] for k in range(c)]
     if empty := [k for k,r in enumerate(rows) if not len(r)] or not c:
         raise ValueError(f"no item of class {empty} to label: give each of the {c} classes at least one item")
     return torch.from_numpy(np.sort(np.concatenate([r[:max(1, int(fraction*len(r) + .5))] for r in rows])))
@@ -236,7 +236,8 @@ def members(path:Path, # tar archive
     try:
         with tarfile.open(path) as tar:
             for m in tar: # one pass: going back would inflate all again
-                if m.isfile() and (f := Path(m.name).name) in names: got[f] = tar.extractfile(m).read()
+                if (f := Path(m.name).name) in names and m.isfile() and (part := tar.extractfile(m)):
+                    got[f] = part.read()
         return got
     except (tarfile.TarError, EOFError, OSError, zlib.error) as e:
         raise ValueError(f"{path} is damaged ({e}): delete it and fetch it again from {_home}") from e

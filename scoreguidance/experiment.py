@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 import scoreguidance
-from .score import Score, at, denoiser, from_denoiser, mix, perturb
+from .score import Noised, Score, at, denoiser, from_denoiser, mix, perturb
 from .sde import VE
 from .sample import heun, karras, prior, sample
 from .matching import ce, dsm
@@ -84,12 +84,12 @@ class Method(NamedTuple):
 
 World = namedtuple('World', 'budget sde gauss score judge x y x_test y_test classes')
 
-def _lab(b, y): return b.rows(y>=0), y[y>=0]
+def _lab(b, y)->tuple[Noised, Tensor]: return b.rows(y>=0), y[y>=0]
 _clf = lambda w: Classifier(w.gauss, w.classes)
 _cond = lambda w: Denoiser(w.gauss, classes=w.classes)
 _guided = lambda loss: Method(_clf, loss, lambda f,w,y,k: w.score + k*likelihood(f, y), 'clf_steps')
 _free = lambda share: Method(_cond, lambda s,w,b,y: dsm(given(s, drop(y, w.budget.drop)), w.sde, b),
-                             lambda s,w,y,k: mix(given(s, None), given(s, y), k), 'score_steps', share)
+                             lambda s,w,y,k: mix(s, given(s, y), k), 'score_steps', share)
 
 # %% ../nbs/17_experiments.ipynb #cell-10
 METHODS = {
@@ -122,7 +122,7 @@ class Judge(nn.Module):
 
 def commit()->str:
     "The commit of a checkout, or that this is none"
-    opts = dict(capture_output=True, text=True, cwd=Path(scoreguidance.__file__).parent)
+    opts:dict = dict(capture_output=True, text=True, cwd=Path(scoreguidance.__file__).parent)
     git = lambda *a: subprocess.run(['git', *a], **opts).stdout.strip()
     here = shutil.which('git') and git('ls-files', '__init__.py')
     if not here: return f"release {scoreguidance.__version__}"
@@ -153,11 +153,12 @@ def evaluate(w, # world
     "All metrics of one set of images against the training images"
     x, ref = bytes_of(x), bytes_of(w.x)
     logits, f, r = w.judge(x), w.judge.features(x), w.judge.features(ref)
+    def within(metric): return intra(metric, r, w.y, f, y).mean
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')                 # few images per class: the floor says what that does
-        return dict(fid=frechet(r, f), intra_fid=intra(frechet, r, w.y, f, y).mean,
+        return dict(fid=frechet(r, f), intra_fid=within(frechet),
                     inception_score=inception_score(logits.softmax(1)), accuracy=accuracy(logits, y),
-                    **prdc(r, f), **{f'cw_{k}': v for k,v in intra(prdc, r, w.y, f, y).mean.items()},
+                    **prdc(r, f), **{f'cw_{k}': v for k,v in within(prdc).items()},
                     cas=cas(_svc, x, y, bytes_of(w.x_test), w.y_test))
 
 # %% ../nbs/17_experiments.ipynb #cell-17

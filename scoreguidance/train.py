@@ -63,7 +63,7 @@ def load_state(s:State, folder, **meta)->State:
     except RuntimeError as e:
         raise ValueError(f"the checkpoint in '{folder}' does not fit this network: "
                          f"use another folder or delete it ({e})") from None
-    opt = {}
+    opt:dict = {}
     for k,v in part('opt.').items(): opt.setdefault(int(k.split('.')[0]), {})[k.split('.')[1]] = v
     s.opt.load_state_dict({**s.opt.state_dict(), 'state': opt})
     s.step = r['step']

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import hashlib
 import io
-import json
 import os
 import pickle
 import random
@@ -525,7 +524,7 @@ def test_grid_interrupted(grid, tmp_path, capfd):
     whole, want, cpu = grid
     assert struck(partial(run, tmp_path/'one'), .5*cpu, signal.SIGINT) == 130
     says(capfd.readouterr().err, 'stopped; what is finished is kept', 'the same command goes on')
-    code = f'import test_faults as t; raise SystemExit(t.run({str(tmp_path/"two")!r}, 2))'
+    code = f'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import test_faults as t; raise SystemExit(t.run({str(tmp_path/"two")!r}, 2))'
     root = Path(__file__).resolve().parent.parent
     env = {**os.environ, 'PYTHONPATH': f'{root}:{root}/tests'}
     p = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=root, env=env,
@@ -609,7 +608,7 @@ def test_a_worker_that_dies_leaves_a_hole_that_is_filled(grid, tmp_path, capfd):
     shutil.copytree(grid[0], out)
     gone = sorted((out/'cells').iterdir())
     for g in gone: (g/'record.json').unlink()
-    code = f'import test_faults as t; raise SystemExit(t.run({str(out)!r}, 2))'
+    code = f'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import test_faults as t; raise SystemExit(t.run({str(out)!r}, 2))'
     root = Path(__file__).resolve().parent.parent
     env = {**os.environ, 'PYTHONPATH': f'{root}:{root}/tests'}
     p = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root, env=env, text=True)
