@@ -202,7 +202,8 @@ def python_records(b:bytes, # file of the python version
     try: pixels, labels = _words(b)
     except Exception: pixels, labels = b'', []
     if not labels or len(pixels)%len(labels):
-        raise ValueError("a pickled data file without pixels and labels: it is no official one, fetch it again")
+        raise ValueError("a pickled data file without pixels and labels: it is no official one, "
+                         "fetch it again")
     return np.frombuffer(pixels, np.uint8).reshape(len(labels), -1), labels
 
 # %% ../nbs/14_data.ipynb #cell-44

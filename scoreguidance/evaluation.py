@@ -202,7 +202,7 @@ def class_scores(real, # features of the reference: (n,d)
                  y, # the classes asked for: [m]
                 )->dict: # metric -> number, averaged over classes
     "Every metric within each class"
-    within = lambda metric: intra(metric, real, y_real, fake, y).mean
+    def within(metric): return intra(metric, real, y_real, fake, y).mean
     return dict(intra_fid=within(frechet), **{f'cw_{k}': v for k,v in within(prdc).items()})
 
 # %% ../nbs/17b_evaluation.ipynb #cell-22
@@ -245,7 +245,8 @@ def measure(real, # (features, labels) of the reference
     least = min(int(min((ya == k).sum(), (y == k).sum())) for k in set(ya.tolist()) | set(y.tolist()))
     if least < 6: return out, (f"a class has {least} items: no class-wise metrics, which need 6 of each",)
     within = lambda f, u: class_scores(a, ya, f, u)
-    some, lost = times, tuple()
+    lost:tuple = ()
+    some = times
     if times and least < 12:
         some, lost = 0, (f"a class has {least} items: no intervals within classes, which need 12",)
     return {**out, **_intervals(within, (b, y), y, some)}, lost
@@ -257,7 +258,8 @@ def real_floor(real, # (features, labels) of the reference
                n:int, # samples judged
               )->tuple: # metric -> (value, sd), and notes
     "What real items score at the same n, or as near as there are items"
-    (a, ya), notes, g = real, tuple(), torch.Generator().manual_seed(0)
+    notes:tuple = ()
+    (a, ya), g = real, torch.Generator().manual_seed(0)
     if test is None:
         i, m = torch.randperm(len(a), generator=g), min(n, len(a)//2)
         (a, ya), test = (a[i[m:]], ya[i[m:]]), (a[i[:m]], ya[i[:m]])

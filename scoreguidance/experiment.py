@@ -387,8 +387,8 @@ def _alike(out):
     now = canonical(_shared(out))
     if odd := [r.parent.name for r in sorted(Path(out).glob('cells/*/record.json'))
                if canonical(read_json(r).get('shared', _shared(out)))!=now]:
-        raise ValueError(f"{len(odd)} cells in '{out}', first {odd[0]}, were made with another judge or score: "
-                         "delete those cells, or bring the old networks back")
+        raise ValueError(f"{len(odd)} cells in '{out}', first {odd[0]}, were made with another judge or "
+                         "score: delete those cells, or bring the old networks back")
 
 # %% ../nbs/17_experiments.ipynb #cell-35
 def _open(out, p:Plan):

@@ -75,7 +75,8 @@ class Alone:
                 if self.say: self.say(f"{busy}: waiting for it, then going on with what is left")
                 flock(self.file, LOCK_EX)
         except OSError as e:
-            raise ValueError(f"cannot lock '{self.path}' ({e.strerror}): choose a folder on a local disk") from e
+            why = f"cannot lock '{self.path}' ({e.strerror}): choose a folder on a local disk"
+            raise ValueError(why) from e
         tidy(self.path.parent)
     def __exit__(self, *_): self.file.close()
 
@@ -89,8 +90,9 @@ def _plain(obj):
     "An object as JSON gives it back"
     try: return json.loads(json.dumps(obj, allow_nan=False), object_pairs_hook=_once)
     except (TypeError, ValueError, RecursionError) as e:
-        raise ValueError(f"this cannot be stored as JSON ({e}): give text, finite numbers, true, false, None, "
-                         "and lists and dicts of them; .item() and .tolist() make them of arrays") from None
+        raise ValueError(f"this cannot be stored as JSON ({e}): give text, finite numbers, true, false, "
+                         "None, and lists and dicts of them; .item() and .tolist() make them of "
+                         "arrays") from None
 
 def canonical(obj)->str:
     "JSON with sorted keys and no spaces: the same object, the same text"

@@ -154,8 +154,8 @@ def fractions_figure(t:dict, metrics=FOUR):
     names, fs = dict.fromkeys(r['method'] for r in t['rows']), sorted({r['fraction'] for r in t['rows']})
     for ax,m in zip(axs, metrics):
         for i,name in enumerate(names):
-            mine = [(100*r['fraction']*1.02**(i-3), e) for r,e in best_rows(t) if r['method']==name]
-            _curve(ax, name, *zip(*mine), m=m)
+            es = [(r, e) for r,e in best_rows(t) if r['method']==name]
+            _curve(ax, name, [100*r['fraction']*1.02**(i-3) for r,_ in es], [e for _,e in es], m)
         ax.set_xscale('log'); ax.minorticks_off()
         ax.set_xticks([100*f for f in fs], [f'{100*f:g}%' for f in fs])
         _axis(ax, t, m, 'fid' in m); ax.set_xlabel('labelled')

@@ -55,8 +55,8 @@ def load_state(s:State, folder, **meta)->State:
     "Bring `s` to where the checkpoint is; raise if it belongs to another run"
     r = read_json(Path(folder)/'checkpoint.json')
     if r.get('meta')!=meta:
-        raise ValueError(f"the checkpoint in '{folder}' belongs to another run ({r.get('meta')}, not {meta}): "
-                         "use another folder or delete it")
+        raise ValueError(f"the checkpoint in '{folder}' belongs to another run ({r.get('meta')}, not "
+                         f"{meta}): use another folder or delete it")
     t = read_tensors(Path(folder)/r['file'], r['tensors'])
     part = lambda p: {k[len(p):]: v for k,v in t.items() if k.startswith(p)}
     try: s.net.load_state_dict(part('net.')); s.ema.load_state_dict(part('ema.'))
