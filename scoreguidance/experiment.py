@@ -143,7 +143,9 @@ def _svc(x, y):
     m = SVC(C=10.).fit(x.flatten(1).numpy(), y.numpy())
     return lambda x: torch.from_numpy(m.decision_function(x.flatten(1).numpy()))
 
-def bytes_of(x): return as_float(to_uint8(x))
+def bytes_of(x):
+    "Images as the bytes of a file would give them back: (n,1,8,8) in [-1,1]"
+    return as_float(to_uint8(x))
 
 @torch.no_grad()
 def evaluate(w, # world

@@ -3,7 +3,7 @@ damaged bits, two writers, Ctrl-C, hostile pickles. Nothing finished is lost, no
 resumed ends like what was not interrupted, and every message says what to do.
 
 Jobs run in forks of this process, which has torch loaded: a kill costs a few milliseconds. Moments are drawn over
-the job's own CPU time, so a busy machine does not move them. FAULTS (5; 20 in `make nightly`) is how many of each."""
+the job's own CPU time, so a busy machine does not move them. FAULTS (5; 20 in `make nightly`) is how many of each, and twice as many for training."""
 import ast
 import contextlib
 import errno
@@ -147,7 +147,7 @@ def whole():
     return bits(train()), cpu
 
 
-@pytest.mark.parametrize('seed', range(max(20, many)))
+@pytest.mark.parametrize('seed', range(2*many))
 def test_training_killed(whole, tmp_path, seed):
     end, cpu = whole
     code = struck(lambda: train(tmp_path/'run') and None, random.Random(seed).uniform(0, .95)*cpu)
@@ -339,10 +339,18 @@ def classes_of_positions(b):
     return dict(length=3, header=20, names=head//2, first=head, middle=(head+len(b))//2, last=len(b)-1)
 
 
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    "The folder of a training that has ended"
+    folder = tmp_path_factory.mktemp('trained')
+    train(folder)
+    return folder
+
+
 @pytest.mark.parametrize('where', ['length', 'header', 'names', 'first', 'middle', 'last'])
 @pytest.mark.parametrize('how', ['flipped', 'cut', 'grown', 'zeroed'])
-def test_damaged_checkpoint(tmp_path, where, how):
-    train(tmp_path)
+def test_damaged_checkpoint(trained, tmp_path, where, how):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     file = next(tmp_path.glob('step-*'))
     b = file.read_bytes()
     i = classes_of_positions(b)[where]

@@ -161,7 +161,7 @@ def test_release_is_rehearsed(repository):
     ask = lambda *a: subprocess.run([sys.executable, 'scripts/release.py', *a], cwd=repository, capture_output=True, text=True)
     tags = lambda: subprocess.run(['git', 'tag'], cwd=repository, capture_output=True).stdout
     log = repository/'CHANGELOG.md'
-    log.write_text(re.sub(rf'^(## {cfg["version"]}).*', r'\1 (not yet released)', log.read_text(), flags=re.M))
+    log.write_text(re.sub(rf'^(## {cfg["version"]}).*', r'\1 (not yet released)', log.read_text(), flags=re.M) + '\n')
     r = ask()
     assert r.returncode == 0, r.stdout + r.stderr
     assert '2 obstacles' in r.stdout and 'not yet released' in r.stdout and 'uncommitted' in r.stdout
