@@ -3,7 +3,7 @@
 #   make reproduce PRESET=smoke OUT=out/try   another preset, another folder
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup reproduce results smoke test sync readme docs clean distclean
+.PHONY: help setup reproduce results smoke test nightly types sync readme docs release clean distclean
 SHELL := /bin/sh
 
 PRESET ?=
@@ -21,6 +21,9 @@ help:
 	@echo "make results     table and figures of $(OUT) into results/digits, for the repository"
 	@echo "make smoke       the same path in half a minute, with numbers that mean nothing, in out/digits-smoke"
 	@echo "make test        notebooks and modules in sync, then every test (what CI runs)"
+	@echo "make nightly     more of the same: 20 kills of each kind, ten times as many random inputs, drawn anew"
+	@echo "make types       the type checker over the package"
+	@echo "make release     build and check the distribution, and say what publishing would do (DO=1 does it)"
 	@echo "make readme      README.md from nbs/index.ipynb"
 	@echo "make docs        the notebooks as self-contained pages in _docs/"
 	@echo "make sync        clean the notebooks, export the modules, and say what had drifted"
@@ -53,6 +56,16 @@ test: sync
 	@echo "test: everything in tests/, each notebook as one test"
 	@$(BIN)/python -m pytest tests $(ARGS)
 
+nightly: setup
+	@echo "nightly: faults and properties at length"
+	@FAULTS=20 HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/test_faults.py tests/test_properties.py $(ARGS)
+
+types: setup
+	@$(BIN)/python -m mypy scoreguidance
+
+release: setup
+	@$(BIN)/python scripts/release.py $(if $(DO),--do)
+
 readme: setup
 	@$(BIN)/python scripts/readme.py
 
@@ -60,7 +73,7 @@ docs: setup
 	@$(BIN)/python scripts/docs.py
 
 clean:
-	rm -rf build dist _docs _proc *.egg-info .pytest_cache .ruff_cache .hypothesis .venv.lock
+	rm -rf build dist _docs _proc *.egg-info .pytest_cache .ruff_cache .hypothesis .mypy_cache .venv.lock
 	find nbs scoreguidance tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 	find nbs -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
 

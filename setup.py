@@ -32,6 +32,7 @@ setup(
     install_requires=cfg['requirements'].split(),
     extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev', 'inception')},
     packages=find_packages(include=[lib, f'{lib}.*']),
+    package_data={lib: ['py.typed']},
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f'{lib}={lib}._modidx:d']},
     zip_safe=False,
 )

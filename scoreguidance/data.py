@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['BINARY', 'Data', 'take', 'check_images', 'check_labels', 'check', 'as_float', 'to_uint8', 'subset', 'hide', 'digest',
-           'digits', 'from_tensor', 'load_npz', 'Layout', 'records', 'unpickled', 'python_layout', 'members', 'blobs',
-           'cifar10', 'cifar100']
+           'digits', 'from_tensor', 'load_npz', 'Layout', 'records', 'python_records', 'python_layout', 'members',
+           'blobs', 'cifar10', 'cifar100']
 
 # %% ../nbs/14_data.ipynb #cell-2
-import hashlib, io, pickle, tarfile, zlib
+import hashlib, tarfile, zlib
 from functools import partial
 from pathlib import Path
+from pickletools import genops
 from typing import Callable, NamedTuple
 
 import numpy as np
@@ -96,9 +97,9 @@ def subset(y:Tensor, # class of each item: [N]; -1 can't be chosen
     "A stratified label set, nested across fractions of the same seed"
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must lie in (0,1], not {fraction}: 0.05 labels 5% of each class")
-    y = np.asarray(y)
-    order, c = np.random.RandomState(seed).permutation(len(y)), int(y.max())+1 if c is None else c
-    rows = [order[y[order] == k] for k in range(c)]
+    kind = np.asarray(y)
+    order, c = np.random.RandomState(seed).permutation(len(kind)), int(kind.max())+1 if c is None else c
+    rows = [order[kind[order] == k] for k in range(c)]
     if empty := [k for k,r in enumerate(rows) if not len(r)] or not c:
         raise ValueError(f"no item of class {empty} to label: give each of the {c} classes at least one item")
     return torch.from_numpy(np.sort(np.concatenate([r[:max(1, int(fraction*len(r) + .5))] for r in rows])))
@@ -185,19 +186,25 @@ def records(b:bytes, # file of the binary version
     return r[:,head:], r[:,head-1]
 
 # %% ../nbs/14_data.ipynb #cell-43
-class _Plain(pickle.Unpickler):
-    "Unpickles containers and numpy arrays, and nothing that could run"
-    known = {'numpy.ndarray', 'numpy.dtype', 'numpy.core.multiarray._reconstruct',
-             'numpy._core.multiarray._reconstruct', '_codecs.encode'}
-    def find_class(self, module, name):
-        if f'{module}.{name}' in self.known: return super().find_class(module, name)
-        raise ValueError(f"{module}.{name} in a pickled data file: it is no official one, fetch it again")
+def _words(b):
+    "The longest string of a pickle, and the integers that follow the name of the labels; nothing is run"
+    pixels, labels, following = b'', [], False
+    for op,arg,_ in genops(b):
+        if isinstance(arg, (str, bytes, bytearray)):
+            if len(arg)>len(pixels): pixels = arg
+            following = arg in ('labels', 'fine_labels')
+        elif following and op.name.startswith('BININT'): labels.append(arg)
+    return pixels.encode('latin1') if isinstance(pixels, str) else pixels, labels
 
-def unpickled(b:bytes, # file of the python version
-             )->tuple: # pixels (n,3072), labels [n]
-    "Images of CIFAR's python version"
-    d = _Plain(io.BytesIO(b), encoding='latin1').load()
-    return np.asarray(d['data'], np.uint8), d['fine_labels' if 'fine_labels' in d else 'labels']
+def python_records(b:bytes, # file of the python version
+                  )->tuple: # pixels (n,3072), labels [n]
+    "Images of CIFAR's python version, read from its opcodes: a pickle is a program, and is never run"
+    try: pixels, labels = _words(b)
+    except Exception: pixels, labels = b'', []
+    if not labels or len(pixels)%len(labels):
+        raise ValueError("a pickled data file without pixels and labels: it is no official one, "
+                         "fetch it again")
+    return np.frombuffer(pixels, np.uint8).reshape(len(labels), -1), labels
 
 # %% ../nbs/14_data.ipynb #cell-44
 BINARY = dict(
@@ -217,7 +224,7 @@ def python_layout(name:str, # cifar10 or cifar100
     "The python version, with the sums that torchvision carries"
     from torchvision import datasets
     c = getattr(datasets, name.upper())
-    return Layout(c.filename, c.base_folder, unpickled, dict(c.train_list), dict(c.test_list))
+    return Layout(c.filename, c.base_folder, python_records, dict(c.train_list), dict(c.test_list))
 
 # %% ../nbs/14_data.ipynb #cell-47
 _home = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -230,7 +237,8 @@ def members(path:Path, # tar archive
     try:
         with tarfile.open(path) as tar:
             for m in tar: # one pass: going back would inflate all again
-                if m.isfile() and (f := Path(m.name).name) in names: got[f] = tar.extractfile(m).read()
+                if (f := Path(m.name).name) in names and m.isfile() and (part := tar.extractfile(m)):
+                    got[f] = part.read()
         return got
     except (tarfile.TarError, EOFError, OSError, zlib.error) as e:
         raise ValueError(f"{path} is damaged ({e}): delete it and fetch it again from {_home}") from e

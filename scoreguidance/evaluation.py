@@ -21,7 +21,7 @@ from .data import (Data, as_float, check_images, check_labels, cifar10, cifar100
 from .experiment import Budget, Judge, commit, hardware, make_judge
 from .features import (MODES, Extractor, extract, fid_helper, inception, network, pixels,
                                     resnet56, which)
-from .files import read_json, read_tensors
+from .files import Alone, read_json, read_tensors
 from .metrics import (accuracy, frechet, frechet_infinite, halves, inception_score, intra, kid,
                                    nearest, prdc)
 from .protocol import LESS, MORE, TITLES, Protocol, Result, making
@@ -154,7 +154,9 @@ def digits_judge(folder='out/judge', # where it is, or will be
                 )->Extractor: # 32 features, and a head of 10 classes
     "The judge of the digits"
     path = Path(folder)/'judge'
-    if not (path/'record.json').exists(): make_judge(folder, budget)
+    if not (path/'record.json').exists():
+        with Alone(folder, wait=True): # two at once: the second finds it made
+            if not (path/'record.json').exists(): make_judge(folder, budget)
     net, sha = Judge(), read_json(path/'record.json')['tensors']['weights']
     net.load_state_dict(read_tensors(path/'weights.safetensors', sha))
     net = net.eval().to(device).requires_grad_(False)
@@ -200,9 +202,8 @@ def class_scores(real, # features of the reference: (n,d)
                  y, # the classes asked for: [m]
                 )->dict: # metric -> number, averaged over classes
     "Every metric within each class"
-    within = intra(prdc, real, y_real, fake, y).mean
-    fid = intra(frechet, real, y_real, fake, y).mean
-    return dict(intra_fid=fid, **{f'cw_{k}': v for k,v in within.items()})
+    def within(metric): return intra(metric, real, y_real, fake, y).mean
+    return dict(intra_fid=within(frechet), **{f'cw_{k}': v for k,v in within(prdc).items()})
 
 # %% ../nbs/17b_evaluation.ipynb #cell-22
 def linear(x, # features: (n,d)
@@ -244,7 +245,8 @@ def measure(real, # (features, labels) of the reference
     least = min(int(min((ya == k).sum(), (y == k).sum())) for k in set(ya.tolist()) | set(y.tolist()))
     if least < 6: return out, (f"a class has {least} items: no class-wise metrics, which need 6 of each",)
     within = lambda f, u: class_scores(a, ya, f, u)
-    some, lost = times, ()
+    lost:tuple = ()
+    some = times
     if times and least < 12:
         some, lost = 0, (f"a class has {least} items: no intervals within classes, which need 12",)
     return {**out, **_intervals(within, (b, y), y, some)}, lost
@@ -256,7 +258,8 @@ def real_floor(real, # (features, labels) of the reference
                n:int, # samples judged
               )->tuple: # metric -> (value, sd), and notes
     "What real items score at the same n, or as near as there are items"
-    (a, ya), notes, g = real, (), torch.Generator().manual_seed(0)
+    notes:tuple = ()
+    (a, ya), g = real, torch.Generator().manual_seed(0)
     if test is None:
         i, m = torch.randperm(len(a), generator=g), min(n, len(a)//2)
         (a, ya), test = (a[i[m:]], ya[i[m:]]), (a[i[:m]], ya[i[:m]])

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['World', 'METHODS', 'SAME', 'PRESETS', 'Budget', 'Run', 'Method', 'run_of', 'Judge', 'commit', 'hardware', 'bytes_of',
            'evaluate', 'make_judge', 'make_score', 'load_world', 'draw', 'labels', 'under', 'train_cell', 'sweep',
-           'examine', 'cell', 'Plan', 'plan', 'Alone', 'grid']
+           'examine', 'cell', 'Plan', 'plan', 'grid', 'Alone']
 
 # %% ../nbs/17_experiments.ipynb #cell-2
-import fcntl, hashlib, os, platform, resource, shutil, signal, subprocess, threading, time, warnings
+import hashlib, os, platform, resource, shutil, signal, subprocess, threading, time, warnings
 from collections import namedtuple
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
@@ -23,11 +23,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 import scoreguidance
-from .score import Score, at, denoiser, from_denoiser, mix, perturb
+from .score import Noised, Score, at, denoiser, from_denoiser, mix, perturb
 from .sde import VE
 from .sample import heun, karras, prior, sample
 from .matching import ce, dsm
-from .files import canonical, read_json, read_tensors, writable, write_json, write_tensors
+from .files import (Alone, canonical, checked, read_json, read_tensors, tidy, writable, write_json,
+                                 write_tensors)
+_all_ = ['Alone']
 from .nets import Classifier, Denoiser, Gauss
 from .train import fit, progress, start, watched
 from .guide import drop, given, likelihood
@@ -82,12 +84,12 @@ class Method(NamedTuple):
 
 World = namedtuple('World', 'budget sde gauss score judge x y x_test y_test classes')
 
-def _lab(b, y): return b.rows(y>=0), y[y>=0]
+def _lab(b, y)->tuple[Noised, Tensor]: return b.rows(y>=0), y[y>=0]
 _clf = lambda w: Classifier(w.gauss, w.classes)
 _cond = lambda w: Denoiser(w.gauss, classes=w.classes)
 _guided = lambda loss: Method(_clf, loss, lambda f,w,y,k: w.score + k*likelihood(f, y), 'clf_steps')
 _free = lambda share: Method(_cond, lambda s,w,b,y: dsm(given(s, drop(y, w.budget.drop)), w.sde, b),
-                             lambda s,w,y,k: mix(given(s, None), given(s, y), k), 'score_steps', share)
+                             lambda s,w,y,k: mix(s, given(s, y), k), 'score_steps', share)
 
 # %% ../nbs/17_experiments.ipynb #cell-10
 METHODS = {
@@ -120,7 +122,7 @@ class Judge(nn.Module):
 
 def commit()->str:
     "The commit of a checkout, or that this is none"
-    opts = dict(capture_output=True, text=True, cwd=Path(scoreguidance.__file__).parent)
+    opts:dict = dict(capture_output=True, text=True, cwd=Path(scoreguidance.__file__).parent)
     git = lambda *a: subprocess.run(['git', *a], **opts).stdout.strip()
     here = shutil.which('git') and git('ls-files', '__init__.py')
     if not here: return f"release {scoreguidance.__version__}"
@@ -141,7 +143,9 @@ def _svc(x, y):
     m = SVC(C=10.).fit(x.flatten(1).numpy(), y.numpy())
     return lambda x: torch.from_numpy(m.decision_function(x.flatten(1).numpy()))
 
-def bytes_of(x): return as_float(to_uint8(x))
+def bytes_of(x):
+    "Images as the bytes of a file would give them back: (n,1,8,8) in [-1,1]"
+    return as_float(to_uint8(x))
 
 @torch.no_grad()
 def evaluate(w, # world
@@ -151,11 +155,12 @@ def evaluate(w, # world
     "All metrics of one set of images against the training images"
     x, ref = bytes_of(x), bytes_of(w.x)
     logits, f, r = w.judge(x), w.judge.features(x), w.judge.features(ref)
+    def within(metric): return intra(metric, r, w.y, f, y).mean
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')                 # few images per class: the floor says what that does
-        return dict(fid=frechet(r, f), intra_fid=intra(frechet, r, w.y, f, y).mean,
+        return dict(fid=frechet(r, f), intra_fid=within(frechet),
                     inception_score=inception_score(logits.softmax(1)), accuracy=accuracy(logits, y),
-                    **prdc(r, f), **{f'cw_{k}': v for k,v in intra(prdc, r, w.y, f, y).mean.items()},
+                    **prdc(r, f), **{f'cw_{k}': v for k,v in within(prdc).items()},
                     cas=cas(_svc, x, y, bytes_of(w.x_test), w.y_test))
 
 # %% ../nbs/17_experiments.ipynb #cell-17
@@ -292,7 +297,7 @@ def cell(out, # folder of the grid
     rows, images = sweep(w, run, f)
     record = dict(what='cell', **asdict(run), labelled=int((y>=0).sum()), labels=digest((y>=0).nonzero()),
                   data=digest(w.x, w.y), n=run.budget.n, nfe=run.budget.nfe, rows=rows,
-                  noise=examine(w, run, f), train_seconds=sec, seconds=time.time()-begun,
+                  noise=examine(w, run, f), shared=_shared(out), train_seconds=sec, seconds=time.time()-begun,
                   hardware=hardware(), memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024)
     _finish(folder, record, weights=net.state_dict(), samples=images)
     return read_json(folder/'record.json')
@@ -363,27 +368,35 @@ def _worker(parent):
     signal.signal(signal.SIGINT, signal.SIG_IGN)       # Ctrl-C is the parent's business
     threading.Thread(target=watch, daemon=True).start()
 
-class Alone:
-    "The right to write to a folder, for one process at a time; it ends with the process"
-    def __init__(self, out, wait=False, say=None):
-        self.path, self.wait, self.say = writable(out)/'.lock', wait, say
-    def __enter__(self):
-        self.file = open(self.path, 'w')
-        try: fcntl.flock(self.file, fcntl.LOCK_EX|fcntl.LOCK_NB)
-        except OSError:
-            busy = f"another run is writing to '{self.path.parent}'"
-            if not self.wait:
-                self.file.close()
-                raise ValueError(f"{busy}: wait for it or choose another out") from None
-            if self.say: self.say(f"{busy}: waiting for it, then going on with what is left")
-            fcntl.flock(self.file, fcntl.LOCK_EX)
-    def __exit__(self, *_): self.file.close()
+# %% ../nbs/17_experiments.ipynb #cell-34
+def _whole(folder)->dict: # its record
+    "Raise unless a finished folder is whole; clear up what finishing it left behind"
+    r = read_json(folder/'record.json')
+    for k,sha in r['tensors'].items():
+        try: checked(folder/f'{k}.safetensors', sha)
+        except (ValueError, FileNotFoundError):
+            raise ValueError(f"damaged run '{folder}': {k}.safetensors is missing or does not match its "
+                             "checksum; delete the folder and run again") from None
+    tidy(folder); shutil.rmtree(folder/'train', ignore_errors=True)
+    return r
 
-# %% ../nbs/17_experiments.ipynb #cell-33
+def _shared(out)->dict: # network -> sha256 of its weights
+    "The networks that all cells share"
+    return {k: read_json(Path(out)/k/'record.json')['tensors']['weights'] for k in ('judge', 'score')}
+
+def _alike(out):
+    "Raise unless all finished cells were made with the shared networks that are there"
+    now = canonical(_shared(out))
+    if odd := [r.parent.name for r in sorted(Path(out).glob('cells/*/record.json'))
+               if canonical(read_json(r).get('shared', _shared(out)))!=now]:
+        raise ValueError(f"{len(odd)} cells in '{out}', first {odd[0]}, were made with another judge or "
+                         "score: delete those cells, or bring the old networks back")
+
+# %% ../nbs/17_experiments.ipynb #cell-35
 def _open(out, p:Plan):
-    "Check that a folder belongs to this budget and that all its records are whole; note the plan"
+    "Check that a folder belongs to this budget and that all of it is whole; note the plan"
     out, asked = Path(out), {r.name for r in p.runs}
-    for r in sorted(out.glob('*/record.json'))+sorted(out.glob('cells/*/record.json')): read_json(r)
+    for r in sorted(out.glob('*/record.json'))+sorted(out.glob('cells/*/record.json')): _whole(r.parent)
     if (out/'plan.json').exists():
         old = read_json(out/'plan.json')
         if canonical(old['budget'])!=canonical(asdict(p.budget)):
@@ -395,7 +408,7 @@ def _open(out, p:Plan):
                     fractions=tuple(sorted(keep('fractions', p.fractions))))
     write_json(out/'plan.json', dict(asdict(p), asked=sorted(asked)))
 
-# %% ../nbs/17_experiments.ipynb #cell-34
+# %% ../nbs/17_experiments.ipynb #cell-36
 def _each(jobs, workers):
     "Run (name, function, arguments) jobs; yields name and exception or None as they end"
     if workers<2:
@@ -412,7 +425,7 @@ def _each(jobs, workers):
             for p in list((pool._processes or {}).values()): p.terminate()
             raise
 
-# %% ../nbs/17_experiments.ipynb #cell-35
+# %% ../nbs/17_experiments.ipynb #cell-37
 def _clock(s): return f"{s//60:.0f} min {s%60:.0f} s" if s>=60 else f"{s:.0f} s"
 
 def _stage(what, jobs, workers, say): # (name, error) of jobs that failed
@@ -427,7 +440,7 @@ def _stage(what, jobs, workers, say): # (name, error) of jobs that failed
                 f"{_clock(past)} gone, about {left} left")
     return failed
 
-# %% ../nbs/17_experiments.ipynb #cell-36
+# %% ../nbs/17_experiments.ipynb #cell-38
 def grid(out, # folder for everything
          p:Plan, # what to compute
          workers:int=2, # processes of one thread each; 1 stays in this process
@@ -447,4 +460,5 @@ def grid(out, # folder for everything
         shared = [(n, make[n], (str(out), p.budget)) for n in todo(make)]
         failed = _stage('shared network', shared, workers, say)
         if failed: raise ValueError(f"{failed[0][0]} could not be made ({failed[0][1]}): run again to resume")
+        _alike(out)
         return _stage('cell', cells, workers, say)

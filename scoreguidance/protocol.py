@@ -80,7 +80,7 @@ def alike(rows, # results
         raise ValueError(f"{', '.join(bad)} can't be free: only {', '.join(making)} can, judging must be "
                          "alike")
     for f in (f.name for f in fields(Protocol) if f.name not in free):
-        seen = {}
+        seen:dict = {}
         for r in rows: seen.setdefault(getattr(r.protocol, f), r.name)
         if len(seen) > 1:
             who = ', '.join(f"{name} has {v!r}" for v,name in seen.items())
@@ -139,7 +139,7 @@ def table(rows, # results
 def published(path, # JSON of the numbers as printed
               group:str, # which printed table
               percent:str, # its label fraction, in percent
-              rename=dict(acc='accuracy'), # printed metric -> ours
+              rename:dict|None=None, # printed metric -> ours; acc is accuracy when not given
              )->list: # of Published
     "Rows of a printed table"
     d = read_json(path)
@@ -148,7 +148,7 @@ def published(path, # JSON of the numbers as printed
     t = d['tables'][group]
     if missing := [m for m,v in t['rows'].items() if percent not in v]:
         raise ValueError(f"{group} has no {percent}% for {', '.join(missing)}")
-    ours = dict(rename, **{'is': 'inception_score'})
+    ours = dict(rename or dict(acc='accuracy'), **{'is': 'inception_score'})
     return [Published(m, {ours.get(k, k): x for k,x in v[percent].items()}, t['source'])
             for m,v in t['rows'].items()]
 

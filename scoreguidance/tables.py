@@ -26,7 +26,8 @@ def spread(v)->dict:
 
 def budget_of(d:dict)->Budget: # a budget as JSON stores it
     "The budget of a stored plan"
-    return Budget(**{k: tuple(v) if isinstance(v, list) else v for k,v in d.items()})
+    kw:dict = {k: tuple(v) if isinstance(v, list) else v for k,v in d.items()}
+    return Budget(**kw)
 
 # %% ../nbs/17a_tables.ipynb #cell-7
 def row(method, fraction, records)->dict:
@@ -153,8 +154,8 @@ def fractions_figure(t:dict, metrics=FOUR):
     names, fs = dict.fromkeys(r['method'] for r in t['rows']), sorted({r['fraction'] for r in t['rows']})
     for ax,m in zip(axs, metrics):
         for i,name in enumerate(names):
-            mine = [(100*r['fraction']*1.02**(i-3), e) for r,e in best_rows(t) if r['method']==name]
-            _curve(ax, name, *zip(*mine), m)
+            es = [(r, e) for r,e in best_rows(t) if r['method']==name]
+            _curve(ax, name, [100*r['fraction']*1.02**(i-3) for r,_ in es], [e for _,e in es], m)
         ax.set_xscale('log'); ax.minorticks_off()
         ax.set_xticks([100*f for f in fs], [f'{100*f:g}%' for f in fs])
         _axis(ax, t, m, 'fid' in m); ax.set_xlabel('labelled')
@@ -193,8 +194,8 @@ def samples_figure(out, t:dict, per=8):
     for ax,r in zip(axs, rows):
         run = run_of(r['method'], r['fraction'], r['seeds'][0], budget_of(t['budget']))
         folder = Path(out)/'cells'/run.name
-        x = read_tensors(folder/'samples.safetensors', read_json(folder/'record.json')['tensors']['samples'])
-        x = x[f"scale_{r['best_scale']:g}"]
+        sha = read_json(folder/'record.json')['tensors']['samples']
+        x = read_tensors(folder/'samples.safetensors', sha)[f"scale_{r['best_scale']:g}"]
         k = min(per, len(x)//10)
         x = F.pad(x[:10*k].reshape(k, 10, 8, 8).transpose(0, 1), (1, 1, 1, 1), value=0)
         x = x.permute(0, 2, 1, 3).reshape(10*10, k*10)
@@ -209,8 +210,8 @@ def table(out, # folder of a grid
     "Build table.md, table.json and the figures of a folder from its stored records"
     t = collect(out)
     into = writable(into or out)
-    figures = dict(fractions=fractions_figure, scales=scales_figure, noise=noise_figure)
-    figures = {k: f(t) for k,f in figures.items()} | dict(samples=samples_figure(out, t))
+    figures = dict(fractions=fractions_figure(t), scales=scales_figure(t), noise=noise_figure(t),
+                   samples=samples_figure(out, t))
     for name,fig in figures.items():
         buf = io.BytesIO()
         fig.savefig(buf, format='png', metadata={'Software': None})

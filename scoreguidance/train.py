@@ -7,12 +7,13 @@ __all__ = ['State', 'start', 'cosine', 'average', 'save_state', 'load_state', 'f
 
 # %% ../nbs/09_train.ipynb #cell-2
 import copy, math, os, sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 import torch
 from torch import nn
 from fastprogress.fastprogress import progress_bar
-from .files import read_json, read_tensors, writable, write_json, write_tensors
+from .files import Alone, canonical, read_json, read_tensors, writable, write_json, write_tensors
 
 # %% ../nbs/09_train.ipynb #cell-5
 @dataclass
@@ -53,22 +54,36 @@ def save_state(s:State, folder, **meta)->None:
 def load_state(s:State, folder, **meta)->State:
     "Bring `s` to where the checkpoint is; raise if it belongs to another run"
     r = read_json(Path(folder)/'checkpoint.json')
-    if r['meta']!=meta:
-        raise ValueError(f"the checkpoint in '{folder}' belongs to another run ({r['meta']}, not {meta}): "
-                         "use another folder or delete it")
+    if r.get('meta')!=meta:
+        raise ValueError(f"the checkpoint in '{folder}' belongs to another run ({r.get('meta')}, not "
+                         f"{meta}): use another folder or delete it")
     t = read_tensors(Path(folder)/r['file'], r['tensors'])
     part = lambda p: {k[len(p):]: v for k,v in t.items() if k.startswith(p)}
     try: s.net.load_state_dict(part('net.')); s.ema.load_state_dict(part('ema.'))
     except RuntimeError as e:
         raise ValueError(f"the checkpoint in '{folder}' does not fit this network: "
                          f"use another folder or delete it ({e})") from None
-    opt = {}
+    opt:dict = {}
     for k,v in part('opt.').items(): opt.setdefault(int(k.split('.')[0]), {})[k.split('.')[1]] = v
     s.opt.load_state_dict({**s.opt.state_dict(), 'state': opt})
     s.step = r['step']
     return s
 
 # %% ../nbs/09_train.ipynb #cell-12
+def _step(s, loss, steps, lr, ema, seed): # the loss [], detached
+    "One step of training"
+    torch.manual_seed(seed*1_000_003+s.step)
+    for g in s.opt.param_groups: g['lr'] = cosine(s.step, steps, lr)
+    l = loss()
+    if not l.isfinite():
+        raise ValueError(f"the loss became {l.item()} at step {s.step}: lower lr or look at the data; "
+                         "the last checkpoint is kept")
+    s.opt.zero_grad(); l.backward(); s.opt.step()
+    s.step += 1
+    average(s.ema, s.net, min(ema, s.step/(s.step+9)))
+    return l.detach()
+
+# %% ../nbs/09_train.ipynb #cell-13
 def fit(s:State, # brought forward in place
         loss, # () -> scalar; draws its batch and noise from torch's global generator
         steps:int, # to be done in all
@@ -80,21 +95,15 @@ def fit(s:State, # brought forward in place
        ): # yields the loss [] of each step, detached
     "Train; a resumed run ends exactly like an uninterrupted one"
     meta = dict(seed=seed, steps=steps, lr=lr, ema=ema)
-    if folder is not None and (Path(folder)/'checkpoint.json').exists(): load_state(s, folder, **meta)
-    while s.step<steps:
-        torch.manual_seed(seed*1_000_003+s.step)
-        for g in s.opt.param_groups: g['lr'] = cosine(s.step, steps, lr)
-        l = loss()
-        if not l.isfinite():
-            raise ValueError(f"the loss became {l.item()} at step {s.step}: lower lr or look at the data; "
-                             "the last checkpoint is kept")
-        s.opt.zero_grad(); l.backward(); s.opt.step()
-        s.step += 1
-        average(s.ema, s.net, min(ema, s.step/(s.step+9)))
-        if folder is not None and (s.step%every==0 or s.step==steps): save_state(s, folder, **meta)
-        yield l.detach()
+    canonical(meta) # what no record can hold is refused before any work
+    with nullcontext() if folder is None else Alone(folder):
+        if folder is not None and (Path(folder)/'checkpoint.json').exists(): load_state(s, folder, **meta)
+        while s.step<steps:
+            l = _step(s, loss, steps, lr, ema, seed)
+            if folder is not None and (s.step%every==0 or s.step==steps): save_state(s, folder, **meta)
+            yield l
 
-# %% ../nbs/09_train.ipynb #cell-14
+# %% ../nbs/09_train.ipynb #cell-15
 def watched()->bool:
     "Is a person looking at the output?"
     if os.environ.get('CI') or os.environ.get('IN_TEST'): return False

@@ -9,7 +9,8 @@ import pytest  # noqa: E402  (after the threads are set, as whatever imports tor
 from hypothesis import settings  # noqa: E402
 
 settings.register_profile('repeatable', derandomize=True, deadline=None, max_examples=25, database=None)
-settings.load_profile('repeatable')
+settings.register_profile('nightly', deadline=None, max_examples=250, print_blob=True, database=None)
+settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'repeatable'))
 
 
 @pytest.fixture(scope='session')

@@ -138,10 +138,21 @@ def test_hostile_pickle_never_runs(monkeypatch, tmp_path, name, trusted):
     if trusted: trust(monkeypatch, name, 'python', files)
     lay_out(tmp_path, data.python_layout(name), files, 'folder')
     if not trusted:
-        never = lambda self: pytest.fail("unpickled before its md5 was known")
-        monkeypatch.setattr(data._Plain, 'load', never)
-    with pytest.raises(ValueError, match='open in a pickled' if trusted else 'md5'): LOAD[name](tmp_path)
+        never = lambda b: pytest.fail("looked at before its md5 was known")
+        monkeypatch.setattr(data, 'python_records', never)
+    with pytest.raises(ValueError, match='without pixels and labels' if trusted else 'md5'): LOAD[name](tmp_path)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize('protocol', range(2, 6))
+def test_opcodes_give_what_unpickling_gives(name, protocol):
+    "Keys in any order, labels of every size, other lists of numbers and hostile objects beside them"
+    x, y = np.random.RandomState(0).randint(0, 256, (1500, 12)).astype(np.uint8), np.arange(1500)*50 % 70001
+    key = 'labels' if name == 'cifar10' else 'fine_labels'
+    parts = dict(data=x, batch_label='training batch 1 of 5', coarse_labels=[7]*1500, filenames=['a.png']*1500)
+    for order in (lambda d: {key: y.tolist(), **d}, lambda d: {**d, key: y.tolist()}):
+        got = data.python_records(pickle.dumps(order(parts), protocol))
+        assert (got[0] == x).all() and list(got[1]) == y.tolist()
 
 
 def test_archive_members_stay_inside(monkeypatch, tmp_path):
@@ -185,5 +196,5 @@ def test_binary_is_preferred_and_needs_no_pickle(monkeypatch, tmp_path, name):
         trust(monkeypatch, name, version, files)
         lay_out(tmp_path, layout(name, version), files, 'folder')
         if version == 'binary': first = y.tolist()
-    monkeypatch.setattr(data, 'unpickled', None)
+    monkeypatch.setattr(data, 'python_records', None)
     assert LOAD[name](tmp_path).y.tolist() == first

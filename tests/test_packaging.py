@@ -2,6 +2,7 @@
 import configparser
 import email
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ cfg = cfg['DEFAULT']
 lib = cfg['lib_name']
 modules = sorted(p.stem for p in (root/lib).glob('*.py') if p.stem[0] != '_')
 carried = ['settings.ini', 'setup.py', 'pyproject.toml', 'MANIFEST.in',
-           'README.md', 'LICENSE', 'CHANGELOG.md', 'CONTRIBUTING.md']
+           'README.md', 'LICENSE', 'CHANGELOG.md', 'CONTRIBUTING.md', 'CITATION.cff', 'constraints-lowest.txt']
 
 
 @pytest.fixture(scope='module')
@@ -51,9 +52,9 @@ def configparser_of(path):
 
 def test_contents(built):
     names = zipfile.ZipFile(built[0]).namelist()
-    here = {f'{lib}/{p.name}' for p in (root/lib).glob('*.py')}
+    here = {f'{lib}/{p.name}' for p in (root/lib).glob('*.py')} | {f'{lib}/py.typed'}
     info = {n for n in names if '.dist-info/' in n}
-    assert set(names) - info == here, 'the wheel holds the modules and nothing else'
+    assert set(names) - info == here, 'the wheel holds the modules, the mark that they are typed, and nothing else'
     assert any(n.endswith('/LICENSE') for n in info)
 
 
@@ -128,3 +129,46 @@ print(time.perf_counter() - start)
         best = min(best, float(python(code, built[1])))
         if best < 1: return
     pytest.fail(f'{best:.2f} s beyond torch; python -X importtime names what is heavy: import it late')
+
+
+def test_lowest_versions_are_those_promised():
+    "constraints-lowest.txt, with which CI runs every test, names each main dependency at its lower bound"
+    lines = [l for l in (root/'constraints-lowest.txt').read_text().splitlines() if l and l[0] != '#']
+    bounds = {r.name: next(s.version for s in r.specifier if s.operator == '>=') for r in map(Requirement, cfg['requirements'].split())}
+    pins = {r.name: next(iter(r.specifier)).version for r in map(Requirement, lines)}
+    padded = lambda v: (v.split('.') + ['0', '0'])[:3]
+    assert {k: padded(v) for k, v in pins.items()} == {k: padded(v) for k, v in bounds.items()}
+
+
+def test_citation():
+    text = (root/'CITATION.cff').read_text()
+    assert f'version: {cfg["version"]}' in text and f'name: {cfg["author"]}' in text and 'license: Apache-2.0' in text
+
+
+@pytest.fixture
+def repository(tmp_path):
+    "A git repository with what a release needs"
+    for f in carried: shutil.copy(root/f, tmp_path)
+    for d in (lib, 'nbs', 'tests', 'scripts'): shutil.copytree(root/d, tmp_path/d, ignore=shutil.ignore_patterns('__pycache__'))
+    (tmp_path/'.gitignore').write_text('dist/\nbuild/\n*.egg-info/\n__pycache__/\n')
+    for c in (['init', '-q', '-b', 'main'], ['add', '-A'], ['-c', 'user.name=t', '-c', 'user.email=t@t', 'commit', '-qm', 'all']):
+        subprocess.run(['git', *c], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_release_is_rehearsed(repository):
+    "Without --do it builds, checks, prints what it would do, and changes nothing but dist/"
+    ask = lambda *a: subprocess.run([sys.executable, 'scripts/release.py', *a], cwd=repository, capture_output=True, text=True)
+    tags = lambda: subprocess.run(['git', 'tag'], cwd=repository, capture_output=True).stdout
+    log = repository/'CHANGELOG.md'
+    log.write_text(re.sub(rf'^(## {cfg["version"]}).*', r'\1 (not yet released)', log.read_text(), flags=re.M) + '\n')
+    r = ask()
+    assert r.returncode == 0, r.stdout + r.stderr
+    assert '2 obstacles' in r.stdout and 'not yet released' in r.stdout and 'uncommitted' in r.stdout
+    assert f'git tag -a v{cfg["version"]}' in r.stdout and 'twine upload' in r.stdout and not tags()
+    assert sorted(p.suffix for p in (repository/'dist').iterdir()) == ['.gz', '.whl']
+    r = ask('--do')  # what stands in the way is not stepped over
+    assert r.returncode == 1 and 'nothing was done' in r.stderr and 'uncommitted' in r.stderr and not tags()
+    (repository/lib/'__init__.py').write_text('__version__ = "9.9"\n')
+    r = ask()
+    assert r.returncode == 1 and 'not fit to publish' in r.stderr and '9.9' in r.stderr
