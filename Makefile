@@ -3,7 +3,7 @@
 #   make reproduce PRESET=smoke OUT=out/try   another preset, another folder
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup reproduce results smoke test sync readme docs clean distclean
+.PHONY: help setup reproduce results smoke test sync readme docs docs-check clean distclean
 SHELL := /bin/sh
 
 PRESET ?=
@@ -22,7 +22,7 @@ help:
 	@echo "make smoke       the same path in half a minute, with numbers that mean nothing, in out/digits-smoke"
 	@echo "make test        notebooks and modules in sync, then every test (what CI runs)"
 	@echo "make readme      README.md from nbs/index.ipynb"
-	@echo "make docs        the notebooks as self-contained pages in _docs/"
+	@echo "make docs        the documentation site in _docs/ (make docs-check: in a browser)"
 	@echo "make sync        clean the notebooks, export the modules, and say what had drifted"
 	@echo "make clean       remove what builds leave behind (make distclean: .venv too)"
 
@@ -58,6 +58,9 @@ readme: setup
 
 docs: setup
 	@$(BIN)/python scripts/docs.py
+
+docs-check: docs
+	@$(BIN)/python scripts/check_docs.py
 
 clean:
 	rm -rf build dist _docs _proc *.egg-info .pytest_cache .ruff_cache .hypothesis .venv.lock
