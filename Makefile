@@ -3,7 +3,7 @@
 #   make reproduce PRESET=smoke OUT=out/try   another preset, another folder
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup reproduce results smoke test nightly types sync readme docs release clean distclean
+.PHONY: help setup reproduce results smoke test nightly types sync readme docs docs-check release clean distclean
 SHELL := /bin/sh
 
 PRESET ?=
@@ -25,7 +25,7 @@ help:
 	@echo "make types       the type checker over the package"
 	@echo "make release     build and check the distribution, and say what publishing would do (DO=1 does it)"
 	@echo "make readme      README.md from nbs/index.ipynb"
-	@echo "make docs        the notebooks as self-contained pages in _docs/"
+	@echo "make docs        the documentation site in _docs/ (make docs-check: in a browser)"
 	@echo "make sync        clean the notebooks, export the modules, and say what had drifted"
 	@echo "make clean       remove what builds leave behind (make distclean: .venv too)"
 
@@ -71,6 +71,9 @@ readme: setup
 
 docs: setup
 	@$(BIN)/python scripts/docs.py
+
+docs-check: docs
+	@$(BIN)/python scripts/check_docs.py
 
 clean:
 	rm -rf build dist _docs _proc *.egg-info .pytest_cache .ruff_cache .hypothesis .mypy_cache .venv.lock

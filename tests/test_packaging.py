@@ -52,9 +52,10 @@ def configparser_of(path):
 
 def test_contents(built):
     names = zipfile.ZipFile(built[0]).namelist()
-    here = {f'{lib}/{p.name}' for p in (root/lib).glob('*.py')} | {f'{lib}/py.typed'}
+    files = [*(root/lib).glob('*.py'), *(root/lib).glob('pretrained/*/*'), root/lib/'py.typed']
+    here = {str(p.relative_to(root)) for p in files}
     info = {n for n in names if '.dist-info/' in n}
-    assert set(names) - info == here, 'the wheel holds the modules, the mark that they are typed, and nothing else'
+    assert set(names) - info == here, 'the wheel holds modules, trained networks, the mark of types, and nothing else'
     assert any(n.endswith('/LICENSE') for n in info)
 
 
