@@ -25,14 +25,12 @@ class Images:
         self.y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y
         self.classes = int(self.y.max())+1
         check_y(self.y, self.classes, len(x))
-        self.centre = 0.
-        self.centre = sum(k.sum(0) for _,k in self.read())/len(x)
-        self.sq = torch.cat([sumsq(k) for _,k in self.read()])
-    def read(self):
-        "Slices of the data: (where, centred float64 images [m,d])"
-        for i in range(0, len(self.x), self.slice):
-            s = range(i, min(i+self.slice, len(self.x)))
-            yield s, as_float(self.x[i:s.stop]).flatten(1).double() - self.centre
+        self.parts, self.centre = [(i, i+slice) for i in range(0, len(x), slice)], 0.
+        self.centre = sum(self.read(*p).sum(0) for p in self.parts)/len(x)
+        self.sq = torch.cat([sumsq(self.read(*p)) for p in self.parts])
+    def read(self, i, j):
+        "Images i to j, centred, in float64 [m,d]"
+        return as_float(self.x[i:j]).flatten(1).double() - self.centre
 
 # %% ../nbs/15a_image_truth.ipynb #cell-6
 def _logits(w, x, t):
@@ -43,15 +41,14 @@ def _logits(w, x, t):
     t = rows(t, x).double()
     a, v = w.sde.alpha(t)[:,None], w.sde.sigma(t)[:,None]**2
     c = x.flatten(1).double() - a*w.centre
-    dots = torch.cat([c@k.T for _,k in w.read()], 1)
+    dots = torch.cat([c@w.read(*p).T for p in w.parts], 1)
     return -(sumsq(c)[:,None] - 2*a*dots + a**2*w.sq)/(2*v), c, a, v
 
 def _average(w, weights):
     "Average image under `weights` [b,n], reading only slices that have any"
     out = weights.new_zeros(len(weights), w.x[0].numel())
-    for s,k in w.read():
-        part = weights[:,s.start:s.stop]
-        if part.abs().max()>0: out += part@k
+    for i,j in w.parts:
+        if weights[:,i:j].any(): out += weights[:,i:j]@w.read(i, j)
     return out
 
 def _of_class(w, l, y):
