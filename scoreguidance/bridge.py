@@ -15,17 +15,22 @@ from .score import Score, from_denoiser, from_eps
 from .sde import VE
 
 # %% ../nbs/19a_diffusers.ipynb #cell-5
+def _falling(abar):
+    "The table in float64, if it is one"
+    a = abar.double().cpu()
+    if a.ndim!=1 or not bool((a.diff()<0).all()) or not 0<a[-1]<=a[0]<1:
+        raise ValueError("alphas_cumprod must fall strictly within (0,1): give the scheduler's table "
+                         "as it is")
+    return a
+
+# %% ../nbs/19a_diffusers.ipynb #cell-6
 @dataclass(frozen=True, eq=False)
 class Discrete:
     "The variance preserving schedule through a table of alphas_cumprod (Ho et al. 2020, Sec. 2)"
     abar:Tensor # falling, in (0,1): [n]
     def __post_init__(self):
-        a = self.abar.double().cpu()
-        if a.ndim!=1 or not bool((a.diff()<0).all()) or not 0<a[-1]<=a[0]<1:
-            raise ValueError("alphas_cumprod must fall strictly within (0,1): give the scheduler's table "
-                             "as it is")
-        object.__setattr__(self, 'abar', a)
-        object.__setattr__(self, 'Bs', torch.cat([torch.zeros(1), -a.log()]))
+        object.__setattr__(self, 'abar', _falling(self.abar))
+        object.__setattr__(self, 'Bs', torch.cat([torch.zeros(1), -self.abar.log()]))
     def step(self, t): return t*len(self.abar) - 1
     def time(self, i): return (i+1)/len(self.abar)
     def _cell(self, t):
@@ -42,7 +47,7 @@ class Discrete:
     def f(self, t): return -self.beta(t)/2
     def g(self, t): return self.beta(t).sqrt()
 
-# %% ../nbs/19a_diffusers.ipynb #cell-9
+# %% ../nbs/19a_diffusers.ipynb #cell-10
 def schedule(scheduler): # Discrete or VE
     "The schedule a diffusers scheduler was configured with"
     c = scheduler.config
@@ -62,7 +67,7 @@ def _clean(v, sde):
         return bc(sde.alpha(r), x)*x - bc(sde.sigma(r), x)*v(x, t, *y)
     return d
 
-# %% ../nbs/19a_diffusers.ipynb #cell-10
+# %% ../nbs/19a_diffusers.ipynb #cell-11
 def from_diffusers(model, # UNet2DModel or alike: (sample, timestep, class_labels) -> object with .sample
                    scheduler, # the scheduler it was trained with
                   ): # score (x, t) or (x, t, y), schedule
@@ -79,7 +84,7 @@ def from_diffusers(model, # UNet2DModel or alike: (sample, timestep, class_label
         raise ValueError(f"prediction_type '{kind}' is not known: choose among {', '.join(PREDICTIONS)}")
     return PREDICTIONS[kind](f, sde), sde
 
-# %% ../nbs/19a_diffusers.ipynb #cell-12
+# %% ../nbs/19a_diffusers.ipynb #cell-13
 class AsUNet:
     "A score in the place of a UNet2DModel"
     def __init__(self,

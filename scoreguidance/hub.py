@@ -185,6 +185,7 @@ def _hub():
             return h
     return Hub
 
+# %% ../nbs/19_hub.ipynb #cell-22
 def push_to_hub(m:Pretrained, # what to publish
                 repo_id:str, # 'owner/name'
                 dtype=None, # how parameters are stored
