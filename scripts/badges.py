@@ -12,7 +12,7 @@ image = 'https://colab.research.google.com/assets/colab-badge.svg'
 badge = re.compile(rf'\s*^\[!\[Open in Colab\]\({re.escape(image)}\)\]\([^)\n]*\)\s*', re.M)
 head = re.compile(r'# .+(\s*^>.*$)*', re.M)
 # what notebooks import beyond what the package requires and Colab has
-extra = 'fastcore clean-fid scikit-image'
+extra = 'fastcore clean-fid scikit-image diffusers'
 setup = f'''#| hide
 import os, subprocess, sys
 if 'google.colab' in sys.modules and not os.path.exists('../nbs'):
