@@ -54,7 +54,7 @@ sync: setup
 
 test: sync
 	@echo "test: everything in tests/, each notebook as one test"
-	@$(BIN)/python -m pytest tests $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadscope tests $(ARGS)
 
 nightly: setup
 	@echo "nightly: faults and properties at length"

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 from .score import perturb
 from .train import State, average, load_state, save_state
 from .calibrate import semi
@@ -103,7 +102,7 @@ def part(b, # noised batch
 def gradient(loss, f, b, y, # as in `train`
              slices:int, rank:int, processes:int)->Tensor: # loss of this process [], detached
     "Add up the gradient of this process's rows, slice by slice"
-    total = 0.
+    total = torch.zeros((), device=b.x.device)
     for k in range(slices):
         try: l = loss(f, *part(b, y, rank+k*processes, slices*processes))/slices; l.backward()
         except torch.OutOfMemoryError as e:
@@ -208,6 +207,7 @@ def flops(net:nn.Module, # network of (x, sigma)
           loss, b, y, # as in `train`; a few rows suffice
          )->float: # operations for each row, forward and backward
     "Operations of one training step per row"
+    from torch.utils.flop_counter import FlopCounterMode
     with FlopCounterMode(display=False) as counter: loss(net, b, y).backward()
     net.zero_grad()
     return counter.get_total_flops()/len(y)
@@ -248,7 +248,8 @@ def live(seen, # an iterator of `Seen`
         ): # the same iterator
     "Pass steps through and draw them as they go"
     import matplotlib.pyplot as plt
-    losses, last = [], time.time()
+    losses:list = []
+    last = time.time()
     def draw():
         losses[:] = map(float, losses)
         fig = chart(losses, samples() if samples else None)

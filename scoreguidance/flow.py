@@ -9,7 +9,6 @@ __all__ = ['velocity', 'adaptive', 'log_prior', 'logp_flow', 'rademacher', 'hutc
 import math
 from functools import partial
 import torch
-from scipy.integrate import solve_ivp
 from torch import Tensor
 from .core import bc, check_t, check_x, sumsq
 from .matching import divergence
@@ -30,6 +29,7 @@ def _solve(rhs, y, t, u, rtol, atol, method):
     if not rtol>0 or not atol>0:
         raise ValueError(f"tolerances must be positive, got rtol={rtol}, atol={atol}: try 1e-5 for both")
     y = y.detach().double().cpu().numpy()
+    from scipy.integrate import solve_ivp
     r = solve_ivp(rhs, (float(t), float(u)), y, method=method, rtol=rtol, atol=atol, t_eval=[float(u)])
     if not r.success: raise ValueError(f"the solver stopped before t={float(u):.4g} ({r.message}): "
                                        "give larger tolerances, or look for NaN in the score")

@@ -107,7 +107,7 @@ def _drawn(s, sde, walk, shape, seed, rows, device):
     randn, like = seeded(numbered(seed, rows)), torch.empty(len(rows), *shape, device=device)
     try:
         x = prior(sde, like, randn)
-        for x in sample(walk.step, s, sde, x, walk.ts, randn): pass
+        for state in sample(walk.step, s, sde, x, walk.ts, randn): x = state # only the last is kept
         with torch.no_grad(): return denoiser(s, sde)(x, walk.ts[-1].to(x)).cpu()
     except torch.OutOfMemoryError as e:
         raise ValueError(f"out of memory with batch={len(rows)}: try batch={max(1, len(rows)//2)}, samples "

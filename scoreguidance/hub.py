@@ -9,7 +9,7 @@ __all__ = ['KINDS', 'SCHEDULES', 'shipped', 'Kind', 'Pretrained', 'save_pretrain
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import torch
 import scoreguidance
 from .files import read_json, read_tensors, writable, write_bytes, write_json, write_tensors
@@ -41,7 +41,7 @@ SCHEDULES = {c.__name__: c for c in (VE, VP, SubVP)}
 class Pretrained:
     "Trained networks, and what is needed to use and to judge them"
     nets:dict # name -> network of (x, sigma); 'score' a denoiser, 'clf' a classifier
-    sde:object # the schedule: VE, VP or SubVP
+    sde:Any # the schedule: VE, VP or SubVP
     classes:tuple=() # names of the classes
     results:tuple=() # how good they are: of `protocol.Result`
     about:str='' # what a user should know: data, training, limits

@@ -282,7 +282,8 @@ class Reference(nn.Module):
 def to_reference(s:Reference, # a score around NCSN++
                 )->dict: # the reference's names -> copies of the weights
     "The weights as the reference stores them; a label embedding, which it has not, is 'label.weight'"
-    return {'sigmas': s.sigmas.clone(), **{k: v.contiguous().clone() for k,v in _entries(s.net).items()}}
+    entries = _entries(s.net).items()
+    return {'sigmas': Tensor(s.sigmas).clone(), **{k: v.contiguous().clone() for k,v in entries}}
 
 # %% ../nbs/15_image_nets.ipynb #cell-52
 def _letters(state):

@@ -9,12 +9,12 @@ __all__ = ['SCALES', 'SETTINGS', 'Toy', 'moons', 'rings', 'Plain', 'classifier',
 
 # %% ../nbs/13_toy.ipynb #cell-2
 import copy, os, platform, time
+from functools import partial
 from statistics import fmean, stdev
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from sklearn.datasets import make_moons
 from .score import at, from_denoiser, perturb
 from .exact import GMM, Parzen, bayes
 from .sde import VE
@@ -34,10 +34,11 @@ class Toy(NamedTuple):
     x:Tensor # points [n,2]
     y:Tensor # classes [n], -1 where unlabelled
     ps:list # each class, exactly
-    every:object # all of them, exactly
+    every:Any # all of them, exactly
 
 def moons(n:int=10_000, seed:int=0)->Toy:
     "Inter-twining moons, every point labelled (Chao et al. 2022, Sec. 3)"
+    from sklearn.datasets import make_moons
     x, y = map(torch.as_tensor, make_moons(n, noise=0., random_state=seed))
     x, sde = 20*(x-x.mean(0)), VE(1e-3, 10.)
     return Toy(sde, x.float(), y, [Parzen(sde, x[y==k]) for k in (0, 1)], Parzen(sde, x))
@@ -69,7 +70,7 @@ def classifier(gauss:Gauss, seed:int, plain:bool=True)->Classifier:
     "A noise-conditional classifier of two classes, with a plain or a residual body"
     torch.manual_seed(seed)
     net = Classifier(gauss, 2, 96, 2)
-    if plain: net.body = Plain(2, 2)
+    if plain: setattr(net, 'body', Plain(2, 2))
     return net
 
 # %% ../nbs/13_toy.ipynb #cell-9
@@ -132,7 +133,9 @@ def points(toy:Toy, sigma:float, n:int=1225):
     x0 = toy.x[torch.randint(len(toy.x), (n,), generator=gen)].double()
     return x0 + sigma*torch.randn(n, 2, generator=gen), when(toy, sigma, n)
 
-def when(toy, sigma, n): return torch.full((n,), float(toy.sde.t_of(sigma)), dtype=torch.float64)
+def when(toy:Toy, sigma:float, n:int)->Tensor:
+    "One noise level as the time of `n` rows"
+    return torch.full((n,), float(toy.sde.t_of(sigma)), dtype=torch.float64)
 
 def posterior(toy:Toy, x, t):
     "Exact class probabilities [2,b]"
@@ -181,14 +184,15 @@ def moons_seed(seed:int, steps:int=1000)->list: # one record per method
         loss = losses(sde, net, 1. if 'weight 1' in name else .1)[name.split(',')[0]]
         clf = classifier(gauss, seed, 'residual' not in name)
         clfs[name] = double(trained(clf, toy, loss, seed, steps=steps), sde)
-    return moons_rows(toy, *(from_denoiser(double(n, sde), sde) for n in done), clfs, seed)
+    learned, both = (from_denoiser(double(n, sde), sde) for n in done)
+    return moons_rows(toy, learned, both, clfs, seed)
 
 # %% ../nbs/13_toy.ipynb #cell-21
 def moons_rows(toy, net, both, clfs, seed, sigma=7.5)->list:
     "Errors on the grid and under the noised data, and samples, of every method"
-    pulls = {n: lambda y, f=f: likelihood(f, y) for n,f in clfs.items()}
+    pulls:dict = {n: partial(likelihood, f) for n,f in clfs.items()}
     pulls['CE x 10'] = lambda y: 10*likelihood(clfs['CE'], y)
-    made = {n: lambda y, p=p: net + p(y) for n,p in pulls.items()}
+    made:dict = {n: partial(lambda p,y: net + p(y), p) for n,p in pulls.items()}
     made['posterior SM'] = lambda y: given(both, y)
     made['oracle'] = lambda y: toy.ps[int(y[0])].score
     rows = []
@@ -241,7 +245,7 @@ def hardware()->dict:
 def summary(rows:list, # records of several seeds
            )->list: # a record for each method and setting, its numbers as [mean, standard deviation]
     "Spread over seeds"
-    groups = {}
+    groups:dict = {}
     for r in rows: groups.setdefault(tuple((k, r[k]) for k in SETTINGS if k in r), []).append(r)
     stat = lambda vs: [float(f'{f(vs):.4g}') for f in (fmean, stdev)]
     def fold(vs): return {k: fold([v[k] for v in vs]) for k in vs[0]} if isinstance(vs[0], dict) else stat(vs)

@@ -135,7 +135,7 @@ def signature(name, obj):
 def modules():
     "Each module with what it offers"
     homes, at = {}, {}
-    for f, title, _ in chapters():
+    for f, *_ in chapters():
         for c in NBProcessor(f).nb.cells:
             at |= {n: f'{page(f)}#{n}' for n in defined(c)}
             for d in c.directives_.get('default_exp', []) if c.cell_type == 'code' else []: homes[d] = f
@@ -187,7 +187,7 @@ def build(out):
     def write(name, kind, title, **kw):
         got = template.get_template(f'{kind}.html').render(here=name, title=title, **common, **kw)
         (out/name).write_text(got, encoding='utf-8')
-    for i, ((f, t, s), body) in enumerate(zip(todo, bodies)):
+    for i, ((f, t, _), body) in enumerate(zip(todo, bodies)):
         near = dict(before=todo[i-1] if i else None, after=todo[i+1] if i+1 < len(todo) else None)
         near = {k: v and (page(v[0]), v[1]) for k, v in near.items()}
         write(page(f), 'chapter', t, body=body, source=f'{blob}/nbs/{f.name}', colab=f'{colab}/nbs/{f.name}', **near)
