@@ -74,7 +74,7 @@ def residual(s, # score
 def dsm(s, # score to train
         sde, # schedule
         b, # noised batch
-        weight=None, # extra weight w(t) on top of sigma^2; g^2/sigma^2 gives the likelihood weighting
+        weight=None, # extra weight w(t) on top of sigma^2; g^2/sigma^2 (notebook 06) bounds likelihood
        )->Tensor: # scalar
     "Denoising score matching, weighted by sigma^2 (Vincent 2011; Song and Ermon 2019, Sec. 4.2)"
     r = sumsq(residual(s, sde, b))/2

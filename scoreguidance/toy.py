@@ -70,7 +70,7 @@ def classifier(gauss:Gauss, seed:int, plain:bool=True)->Classifier:
     "A noise-conditional classifier of two classes, with a plain or a residual body"
     torch.manual_seed(seed)
     net = Classifier(gauss, 2, 96, 2)
-    if plain: setattr(net, 'body', Plain(2, 2))
+    if plain: net.body = Plain(2, 2) # type: ignore[assignment]
     return net
 
 # %% ../nbs/13_toy.ipynb #cell-9
