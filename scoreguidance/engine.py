@@ -8,11 +8,13 @@ __all__ = ['PEAK', 'device', 'batches', 'Recipe', 'prepared', 'clipped_step', 'p
 
 # %% ../nbs/15b_engine.ipynb #cell-2
 import resource, sys, time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 import torch
 from torch import Tensor, nn
+from .files import Alone
 from .score import perturb
 from .train import State, average, load_state, save_state
 from .calibrate import semi
@@ -161,21 +163,28 @@ def train(s:State, # brought forward in place; its network and average are on th
          ): # yields a `Seen` for each step
     "Train; a run cut into slices ends like an uninterrupted one"
     rank, n = (acc.process_index, acc.num_processes) if acc else (0, 1)
-    dev, f, meta = next(s.net.parameters()).device, prepared(s.net, r.bf16, compiler), _meta(r)
-    if folder is not None and (Path(folder)/'checkpoint.json').exists(): load_state(s, folder, **meta)
+    with Alone(folder) if folder is not None and rank==0 else nullcontext():
+        if folder is not None and (Path(folder)/'checkpoint.json').exists(): load_state(s, folder, **_meta(r))
+        f = prepared(s.net, r.bf16, compiler)
+        yield from _loop(s, loss, batch, r, folder, max_seconds, f, rank, n, acc)
+
+# %% ../nbs/15b_engine.ipynb #cell-25
+def _loop(s, loss, batch, r, folder, max_seconds, f, rank, n, acc):
+    "Steps, looks and checkpoints, from where `s` is"
+    dev = next(s.net.parameters()).device
     begun, pace, bad, late = time.time(), _Pace(), torch.zeros((), device=dev), False
     while s.step<r.steps and not late:
         out_of_time = max_seconds and time.time()-begun>max_seconds
         size, l, norm, due = _step(s, loss, batch, r, f, rank, n, acc, out_of_time)
         pace.rows += size
         bad += ~(l+norm).isfinite()
-        save = folder is not None and (s.step%r.every==0 or s.step==r.steps)
-        if save or s.step%r.look==0 or s.step==r.steps or max_seconds:
+        save = s.step%r.every==0 or s.step==r.steps
+        if save or s.step%r.look==0 or max_seconds:
             late = _look(bad, l, s.step, due); pace()
-        if folder is not None and (save or late) and rank==0: save_state(s, folder, **meta)
+        if folder is not None and (save or late) and rank==0: save_state(s, folder, **_meta(r))
         yield Seen(s.step, l, norm, pace.rate, memory_mb(dev))
 
-# %% ../nbs/15b_engine.ipynb #cell-25
+# %% ../nbs/15b_engine.ipynb #cell-25b
 def _meta(r): return {k: v for k,v in asdict(r).items() if k not in ('every', 'look', 'slices')}
 
 def _step(s, loss, batch, r, f, rank, n, acc, due):

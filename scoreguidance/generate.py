@@ -14,7 +14,7 @@ from torch import Tensor
 from .score import denoiser
 from .seeds import seeded
 from .sample import heun, karras, pc, prior, sample
-from .files import read_json, read_tensors, writable, write_json, write_tensors
+from .files import Alone, read_json, read_tensors, write_json, write_tensors
 from .data import digest, to_uint8
 
 # %% ../nbs/15c_generate.ipynb #cell-5
@@ -92,14 +92,15 @@ def generate(folder, # where the parts go, and where a killed run goes on
              max_seconds:float=None, # stop after the first batch that ends later
             ): # yields a `Done` for each batch
     "Draw samples into a folder; killed at any moment, it goes on where it was"
-    folder, begun = writable(folder), time.time()
-    r = _opened(folder, _about(walk, y, shape, seed, what))
-    while (n := _count(r))<len(y):
-        rows, asked = range(n, min(n+batch, len(y))), y[n:n+batch]
-        x = to_uint8(_drawn(score(asked.to(device)), sde, walk, shape, seed, rows, device))
-        r = _kept(folder, r, n, x, asked)
-        yield Done(_count(r), len(y), x, asked)
-        if max_seconds and time.time()-begun>max_seconds: return
+    folder, begun = Path(folder), time.time()
+    with Alone(folder):
+        r = _opened(folder, _about(walk, y, shape, seed, what))
+        while (n := _count(r))<len(y):
+            rows, asked = range(n, min(n+batch, len(y))), y[n:n+batch]
+            x = to_uint8(_drawn(score(asked.to(device)), sde, walk, shape, seed, rows, device))
+            r = _kept(folder, r, n, x, asked)
+            yield Done(_count(r), len(y), x, asked)
+            if max_seconds and time.time()-begun>max_seconds: return
 
 # %% ../nbs/15c_generate.ipynb #cell-14
 def _drawn(s, sde, walk, shape, seed, rows, device):

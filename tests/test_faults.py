@@ -35,10 +35,13 @@ from torch import nn
 from scoreguidance import files
 from scoreguidance.cli import main
 from scoreguidance.data import digits, load_npz, to_uint8
+from scoreguidance.engine import Recipe, train as train_large
 from scoreguidance.evaluation import digits_judge, extractor, read, read_labels, read_reference
+from scoreguidance.exact import GMM
 from scoreguidance.experiment import Budget, load_world
 from scoreguidance.features import extract, network, sha_of
 from scoreguidance.files import Alone, read_json, read_tensors, write_bytes, write_json, write_tensors
+from scoreguidance.generate import collect, generate, heun_walk
 from scoreguidance.matching import dsm
 from scoreguidance.nets import Denoiser, Gauss
 from scoreguidance.protocol import results
@@ -200,6 +203,67 @@ def test_two_trainings_in_one_folder(whole, tmp_path):
     says(str(e.value), 'another run is writing', str(tmp_path), 'choose another')
     for _ in first: pass
     assert bits(s) == whole[0] and bits(train(tmp_path)) == whole[0]
+
+
+# sampling, and the engine that trains large networks
+
+world = GMM(VE(.05, 5.), torch.tensor([[-1.]*16, [1.]*16]).reshape(2, 1, 4, 4), .05)
+asked = torch.arange(96) % 2
+
+
+def draw(folder):
+    "Sample to the end, from wherever the folder is"
+    for _ in generate(folder, lambda y: world.score, world.sde, heun_walk(world.sde, 8), asked, (1, 4, 4), seed=3, batch=8): pass
+
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory):
+    "Uninterrupted samples, and their CPU seconds"
+    folder = tmp_path_factory.mktemp('drawn')
+    code, cpu = ended(fork(lambda: draw(folder)))
+    assert code == 0
+    return collect(folder)[0], cpu
+
+
+@pytest.mark.parametrize('seed', range(many))
+def test_sampling_killed(drawn, tmp_path, seed):
+    end, cpu = drawn
+    code = struck(lambda: draw(tmp_path/'run'), random.Random(seed).uniform(0, .95)*cpu)
+    assert code in (-signal.SIGKILL, 0)
+    kept = {p: p.read_bytes() for p in (tmp_path/'run').glob('part-*')}
+    named = [p['file'] for p in read_json(tmp_path/'run'/'samples.json')['parts']] if (tmp_path/'run'/'samples.json').exists() else []
+    draw(tmp_path/'run')
+    assert all((tmp_path/'run'/n).read_bytes() == kept[tmp_path/'run'/n] for n in named), 'what was finished was made again'
+    assert torch.equal(collect(tmp_path/'run')[0], end)
+    assert not scraps(tmp_path)
+
+
+def engine(folder=None):
+    "Train with the engine to the end, from wherever the folder is"
+    s, _ = job()
+    def batch():
+        i = torch.randint(len(x), (32,))
+        return perturb(sde, x[i]), torch.zeros(32).long()
+    loss = lambda f, b, y: dsm(from_denoiser(at(f, sde), sde), sde, b)
+    for _ in train_large(s, loss, batch, Recipe(steps=steps, lr=2e-3, warm=5, every=every, look=5), folder): pass
+    return s
+
+
+@pytest.mark.parametrize('seed', range(many))
+def test_engine_killed(tmp_path, seed):
+    code, cpu = ended(fork(lambda: engine(tmp_path/'whole') and None))
+    assert code == 0
+    code = struck(lambda: engine(tmp_path/'run') and None, random.Random(seed).uniform(0, .95)*cpu)
+    assert code in (-signal.SIGKILL, 0)
+    assert bits(engine(tmp_path/'run')) == bits(engine())
+    assert not scraps(tmp_path)
+
+
+def test_one_run_samples_or_trains_in_a_folder(tmp_path):
+    with Alone(tmp_path):
+        for f in (draw, engine):
+            with pytest.raises(ValueError) as e: f(tmp_path)
+            says(str(e.value), 'another run is writing', 'choose another out')
 
 
 # a full disk, a folder without rights
