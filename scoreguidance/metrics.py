@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .data import check_labels
 from .score import perturb
+from .ncsn import nearest as neighbours
 
 # %% ../nbs/16_metrics.ipynb #cell-5
 def features(*sets, # feature sets: (n,d) each
@@ -233,9 +234,7 @@ def nearest(fake, # features of generated items: (m,d)
            )->Tensor: # distance of each fake to the nearest training item: [m]
     "How close to a copy"
     a, b = features(fake, train, least=1)
-    a, b = a - b.mean(0), b - b.mean(0)
-    near = lambda p: torch.stack([_gaps(p, q)[0].amin(1) for q in b.split(chunk)]).amin(0)
-    return torch.cat([near(p) for p in a.split(chunk)]).clamp(min=0).sqrt()
+    return neighbours(a, b, 1, chunk)[0][:,0]
 
 # %% ../nbs/16_metrics.ipynb #cell-55
 def _fold(f, vs):
