@@ -7,7 +7,7 @@ __all__ = ['PEAK', 'device', 'batches', 'Recipe', 'prepared', 'clipped_step', 'p
            'train', 'flops', 'mfu', 'chart', 'live']
 
 # %% ../nbs/15b_engine.ipynb #cell-2
-import resource, sys, time
+import math, resource, sys, time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,6 +54,7 @@ class Recipe:
     steps:int=1_300_000 # in all
     lr:float=2e-4 # after the warm-up
     warm:int=5000 # steps of linear warm-up
+    decay:bool=False # then fall to 0 along half a cosine: for short runs
     clip:float=1. # largest norm of a gradient
     ema:float=.999 # decay of the moving average
     seed:int=0 # with the step, decides all randomness
@@ -61,6 +62,12 @@ class Recipe:
     bf16:bool=False # networks in bfloat16; weights, losses and sums stay in float32
     every:int=1000 # steps between checkpoints
     look:int=50 # steps between looks at loss, clock and memory
+
+    def rate(self, i):
+        "Learning rate of step `i`"
+        w = max(self.warm, 1)
+        up = min(1., (i+1)/w)
+        return self.lr*up*((1+math.cos(math.pi*i/self.steps))/2 if self.decay else 1.)
 
 # %% ../nbs/15b_engine.ipynb #cell-10
 def prepared(net:nn.Module, # network of (x, sigma, ...)
@@ -192,7 +199,7 @@ def _step(s, loss, batch, r, f, rank, n, acc, due):
     _seeded(r, s.step, -1, n)
     b, y = batch()
     _seeded(r, s.step, rank, n)                         # dropout differs between processes
-    for g in s.opt.param_groups: g['lr'] = r.lr*min(1., (s.step+1)/max(r.warm, 1))
+    for g in s.opt.param_groups: g['lr'] = r.rate(s.step)
     s.opt.zero_grad()
     l, due = gradient(loss, f, b, y, r.slices, rank, n), torch.tensor(float(bool(due)), device=b.x.device)
     if n>1: l, due = shared(acc, s.net, l, due)
