@@ -30,7 +30,7 @@ setup(
     classifiers=[*classifiers.values(), *pythons],
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev', 'inception', 'hub')},
+    extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev', 'inception', 'hub', 'dask')},
     packages=find_packages(include=[lib, f'{lib}.*']),
     package_data={lib: ['py.typed', 'pretrained/*/*']},
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f'{lib}={lib}._modidx:d']},
