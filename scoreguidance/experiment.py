@@ -9,13 +9,12 @@ __all__ = ['World', 'PAPERS', 'RIVALS', 'METHODS', 'SAME', 'PRESETS', 'DIGITS', 
            'pull_errors', 'examine', 'about', 'cell', 'Plan', 'Task', 'plan', 'TimeUp', 'grid', 'Alone']
 
 # %% ../nbs/17_experiments.ipynb #cell-2
-import hashlib, os, platform, resource, shutil, signal, subprocess, threading, time, warnings
+import hashlib, os, platform, resource, shutil, subprocess, time, warnings
 from collections import namedtuple
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache, partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -31,6 +30,7 @@ from .matching import ce, dsm
 from .files import (Alone, canonical, checked, read_json, read_tensors, tidy, writable, write_json,
                                  write_tensors)
 _all_ = ['Alone']
+from .jobs import processes, run as each
 from .nets import Classifier, Denoiser, Gauss
 from .train import fit, progress, start, watched
 from .guide import drop, evidence, given, likelihood
@@ -468,17 +468,6 @@ def plan(preset:str='default', # a name in the task's presets
     if bad := [s for s in sd if s<0]: raise ValueError(f"seeds must be 0 or larger, got {bad}")
     return replace(p, methods=names, fractions=tuple(sorted(fr)), seeds=sd)
 
-# %% ../nbs/17_experiments.ipynb #cell-32
-def _worker(parent):
-    "One thread, and no life after the parent"
-    torch.set_num_threads(1); torch.set_flush_denormal(True)
-    def watch():
-        while os.getppid()==parent: time.sleep(.5)
-        os._exit(1)
-    if parent==os.getpid(): return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)       # Ctrl-C is the parent's business
-    threading.Thread(target=watch, daemon=True).start()
-
 # %% ../nbs/17_experiments.ipynb #cell-34
 def _whole(folder)->dict: # its record
     "Raise unless a finished folder is whole; clear up what finishing it left behind"
@@ -520,29 +509,12 @@ def _open(out, p:Plan, task:Task):
                     fractions=tuple(sorted(keep('fractions', p.fractions))))
     write_json(out/'plan.json', dict(asdict(p), task=task.name, asked=sorted(asked)))
 
-# %% ../nbs/17_experiments.ipynb #cell-36
-def _each(jobs, workers):
-    "Run (name, function, arguments) jobs; yields name and exception or None as they end"
-    if workers<2:
-        _worker(os.getpid())
-        for name,f,a in jobs:
-            try: f(*a); yield name, None
-            except Exception as e: yield name, e
-        return
-    with ProcessPoolExecutor(workers, get_context('spawn'), _worker, (os.getpid(),)) as pool:
-        todo = {pool.submit(f, *a): name for name,f,a in jobs}
-        try:
-            for done in as_completed(todo): yield todo[done], done.exception()
-        except (KeyboardInterrupt, GeneratorExit):
-            for p in list((pool._processes or {}).values()): p.terminate()
-            raise
-
 # %% ../nbs/17_experiments.ipynb #cell-37
 def _clock(s): return f"{s//60:.0f} min {s%60:.0f} s" if s>=60 else f"{s:.0f} s"
 
-def _stage(what, jobs, workers, say): # (name, error) of jobs that failed
+def _stage(what, jobs, pool, say): # (name, error) of jobs that failed
     "Run the jobs of a stage and tell how it goes"
-    begun, failed, it = time.time(), [], _each(jobs, workers)
+    begun, failed, it = time.time(), [], each(jobs, pool, say=say)
     for i,(name,e) in enumerate(progress(it, len(jobs)) if jobs and say else it if jobs else ()):
         if e is not None: failed.append((name, e))
         past = time.time()-begun
@@ -558,16 +530,16 @@ class TimeUp(Exception):
 
 def _todo(out, names): return [n for n in names if not (out/n/'record.json').exists()]
 
-def _make(out, p, task, here, workers, say):
+def _make(out, p, task, here, pool, say):
     "What all cells share, one thing after another where they build on each other"
     for n in _todo(out, task.make):
-        for _,e in _stage('shared', [(n, task.make[n], (str(out), p.budget, here))], workers, say):
+        for _,e in _stage('shared', [(n, task.make[n], (str(out), p.budget, here))], pool, say):
             if isinstance(e, TimeUp): raise e
             raise ValueError(f"{n} could not be made ({e}): run again to resume")
 
 def grid(out, # folder for everything
          p:Plan, # what to compute
-         workers:int=2, # processes of one thread each; 1 stays in this process
+         pool=2, # worker processes, where 1 stays in this one; or an executor, such as `dask(...)`
          say=print, # where progress is told; None for silence
          wait:bool=False, # for another run in the same folder, instead of raising
          task:Task=DIGITS, # of which experiment
@@ -575,16 +547,14 @@ def grid(out, # folder for everything
         )->list: # (name, error) of cells that failed
     "Compute what is missing of a plan; finished cells are kept"
     out = Path(out)
-    if workers<1: raise ValueError(f"workers must be 1 or more, got {workers}")
-    with Alone(out, wait, say):
+    with processes(pool) if isinstance(pool, int) else nullcontext(pool) as pool, Alone(out, wait, say):
         _open(out, p, task)
         runs = {f'cells/{r.name}': r for r in p.runs}
         left = [runs[n] for n in _todo(out, runs)]
-        if say: say(f"{len(runs)-len(left)} of {len(runs)} cells are finished; {len(left)} to do, "
-                    f"{workers} at a time")
-        _make(out, p, task, here, workers, say)
+        if say: say(f"{len(runs)-len(left)} of {len(runs)} cells are finished; {len(left)} to do")
+        _make(out, p, task, here, pool, say)
         _alike(out)
         first = [r for r in left if not METHODS[r.method].after]
         last = [r for r in left if METHODS[r.method].after]
         jobs = lambda runs: [(r.name, task.cell, (str(out), r, here)) for r in runs]
-        return [f for runs in (first, last) for f in _stage('cell', jobs(runs), workers, say)]
+        return [f for runs in (first, last) for f in _stage('cell', jobs(runs), pool, say)]
