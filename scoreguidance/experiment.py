@@ -418,8 +418,10 @@ def _each(jobs, workers):
             except Exception as e: yield name, e
         return
     with ProcessPoolExecutor(workers, get_context('spawn'), _worker, (os.getpid(),)) as pool:
-        todo = {pool.submit(f, *a): name for name,f,a in jobs}
+        heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) # Ctrl-C never reaches workers,
+        todo = {pool.submit(f, *a): name for name,f,a in jobs}            # not even as they start
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
             for done in as_completed(todo): yield todo[done], done.exception()
         except (KeyboardInterrupt, GeneratorExit):
             for p in list((pool._processes or {}).values()): p.terminate()
