@@ -52,6 +52,7 @@ class Workers(Pool, ThreadPoolExecutor):
     def submit(self, fn, /, *args, **kwargs): return super().submit(self._job, fn, *args, **kwargs)
     def _job(self, fn, *args, **kwargs):
         "In a thread: give the job to the thread's own process"
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})   # inherited: not even as workers start
         me, make = threading.get_ident(), (1, get_context('spawn'), _worker, (os.getpid(),))
         if me not in self.own: self.own[me] = ProcessPoolExecutor(*make)
         try:
