@@ -80,7 +80,7 @@ def _rows(p, cells): # rows, their costs, and the records used
     "A row for each method and fraction that has a finished cell"
     rows, costs, used = [], [], []
     every = dict.fromkeys((m, _of(m, f)[1]) for f,m in product(p['fractions'], p['methods']))
-    for m,f in sorted(every, key=lambda o: o[1]):
+    for m,f in sorted(every, key=lambda o: (o[1], [*METHODS].index(o[0]))):
         have = [cells[k][0] for s in p['seeds'] if (k := (*_of(m, f), s)) in cells]
         if have: rows.append(row(m, f, have)); costs.append(cost(m, f, have)); used += have
     return rows, costs, used
@@ -145,9 +145,9 @@ def note(t:dict)->str:
             "smallest mean intra-FID (Cond has none). FID, intra-FID, P/R/D/C, KID, IS and generation "
             "accuracy use the features and the verdict of a judge network trained once on all labels, "
             f"against {t['floor']['reference']} training images; `cw-` is class-wise. Floor: the "
-            f"{t['floor']['n']} real test images in place of samples (CAS: trained on the real training images). CAS: test "
-            f"accuracy of {_cas(t)} trained on the samples. At 100% rows that differ on unlabelled data only "
-            f"are one run. Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, torch {h['torch']}, "
+            f"{t['floor']['n']} real test images in place of samples (CAS: trained on the real training "
+            f"images). CAS: test accuracy of {_cas(t)} trained on the samples. At 100% rows that differ on "
+            f"unlabelled data only are one run. Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, torch {h['torch']}, "
             f"commit {h['commit']}.")
 
 # %% ../nbs/17a_tables.ipynb #cell-12
