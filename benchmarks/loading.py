@@ -46,7 +46,7 @@ def row(tiny, rounds):
 
     def theirs(noise):
         def run():
-            for i, (xb, yb) in enumerate(torch.utils.data.DataLoader(data, size, shuffle=True, drop_last=True)):
+            for i, (xb, _) in enumerate(torch.utils.data.DataLoader(data, size, shuffle=True, drop_last=True)):
                 if noise: perturb(sde, xb)
                 if i + 1 == count: break
         return run

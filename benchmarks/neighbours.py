@@ -40,7 +40,7 @@ def row(tiny, rounds):
     own = nearest(a, b[:max(n//10, 20)])[0]
     of = lambda i: (a.double() - b[i].double()).flatten(1).norm(dim=1)
     t = turns({'ours': lambda: nearest(a, b), 'theirs': lambda: theirs(a, b)}, rounds)
-    how = 'int8 products' if torch.cpu._is_vnni_supported() else 'no int8 products on this processor: float32 in parts of 1,024 columns'
+    how = 'int8 products' if getattr(torch.cpu, '_is_vnni_supported', bool)() else 'no int8 products on this processor: float32 in parts of 1,024 columns'
     return dict(
         what=f'nearest of {n:,} images of {a[0].numel():,} bytes, {m:,} queries (generated images)', peer=peer,
         setting=dict(queries=m, images=n, bytes=a[0].numel(), products=how),

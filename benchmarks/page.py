@@ -56,7 +56,7 @@ def checks(r):
 
 def where(r):
     h = r['hardware']
-    return f"{h['cpu']} ({h['vector']}), {h['cores']} cores, one thread, Python {h['python']}, torch {h['torch']}, {h['system']}"
+    return f"{h['cpu']}{f' ({vector})' if (vector := h.get('vector')) else ''}, {h['cores']} cores, one thread, Python {h['python']}, torch {h['torch']}, {h['system']}"
 
 
 def page(records):
@@ -66,17 +66,17 @@ def page(records):
     places = list(dict.fromkeys(map(where, records)))
     parts = ['# Speed', '> What the package costs beside the libraries that do the same work, one row for each, built from stored runs',
              '<!-- Built by benchmarks/page.py from results/benchmarks: edit that, not this file. -->',
-             '`make benchmarks` runs all of it again and rebuilds this page; `python benchmarks/run.py --only NAME` one row. '
+             ('`make benchmarks` runs all of it again and rebuilds this page; `python benchmarks/run.py --only NAME` one row. '
              'Both sides live in one process on one thread and take turns. Times are processor seconds, ratios are taken within a '
              'round, and what stands here is their median, with the lowest and the highest round. Before anything is timed, '
-             'both sides must give the same values.',
+             'both sides must give the same values.'),
              f"Measured on: {'; '.join(places)}. Of {len(held)} targets {len(held) - len(bad)} are met and {len(bad)} missed"
              + (':' if bad else '.')]
     if bad: parts.append('\n'.join(f"- {r['what']}, {c['what']}: {times(c)}, target {target(c)}" for r, c in bad))
     for r in records:
         title = r['what'][0].upper() + r['what'][1:]
-        parts += [f'## {title}', f"Against {r['peer']}. {r['rounds']} rounds, {r['cpu_seconds']:,.0f} processor seconds, load of the machine "
-                  f"{r['load'][0][0]:.1f} before and {r['load'][1][0]:.1f} after, commit {r['hardware']['commit']}"
+        parts += [f'## {title}', f"Against {r['peer']}. {r['rounds']} rounds, load of the machine {' to '.join(f'{v[0]:.1f}' for v in r['load'])}, "
+                  f"commit {r['hardware']['commit']}"
                   + (f"; {where(r)}" if len(places) > 1 else '') + f". [The record](../results/benchmarks/{r['name']}.json).",
                   table(r), f'The same values:\n\n{checks(r)}']
         if r['note']: parts.append(r['note'])
@@ -84,7 +84,7 @@ def page(records):
 
 
 def build(store=ROOT/'results'/'benchmarks'):
-    return page([read_json(store/f'{n}.json') for n in ROWS if (store/f'{n}.json').exists()])
+    return page([read_json(f) for f in (store/f'{n}.json' for n in ROWS) if f.exists()])
 
 
 def write():

@@ -86,7 +86,7 @@ def inpaint(s, # any score
 def _apart(a, c):
     "|c|^2 - 2a.c of all pairs of rows [m,n]; bytes, less 128, in exact integers"
     if a.dtype!=torch.uint8: return sumsq(c.to(a)) - 2*a@c.to(a).T
-    if a.device.type=='cpu' and torch.cpu._is_vnni_supported():
+    if a.device.type=='cpu' and getattr(torch.cpu, '_is_vnni_supported', bool)():
         a, c = (v.bitwise_xor(128).view(torch.int8) for v in (a, c))
         return sumsq(c.int()) - 2*torch._int_mm(a, c.T)
     parts = zip(*((v.float()-128).split(1024, 1) for v in (a, c)))     # 1024 * 128^2 = 2^24
