@@ -99,6 +99,7 @@ def statistics(f, # features: (n,d)
     c = f - f.mean(0)
     return Stats(f.mean(0), c.T@c/(len(f)-1), len(f))
 
+# %% ../nbs/16_metrics.ipynb #frechet-statistics
 def frechet_statistics(p:Stats, # of real items
                        q:Stats, # of generated items
                       )->float: # squared Frechet distance, >= 0
