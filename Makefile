@@ -3,7 +3,7 @@
 #   make reproduce PRESET=smoke OUT=out/try   another preset, another folder
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup reproduce results smoke test nightly types sync readme docs docs-check release clean distclean
+.PHONY: help setup reproduce results smoke benchmarks test nightly types sync readme docs docs-check release clean distclean
 SHELL := /bin/sh
 
 PRESET ?=
@@ -22,6 +22,7 @@ help:
 	@echo "make smoke       the same path in half a minute, with numbers that mean nothing, in out/digits-smoke"
 	@echo "make test        notebooks and modules in sync, then every test (what CI runs)"
 	@echo "make nightly     more of the same: 20 kills of each kind, ten times as many random inputs, drawn anew"
+	@echo "make benchmarks  speed beside other libraries (ARGS='--only parzen': one row), and docs/performance.md"
 	@echo "make types       the type checker over the package"
 	@echo "make release     build and check the distribution, and say what publishing would do (DO=1 does it)"
 	@echo "make readme      README.md from nbs/index.ipynb"
@@ -59,6 +60,9 @@ test: sync
 nightly: setup
 	@echo "nightly: faults and properties at length"
 	@FAULTS=20 HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/test_faults.py tests/test_properties.py $(ARGS)
+
+benchmarks: setup
+	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 types: setup
 	@$(BIN)/python -m mypy scoreguidance

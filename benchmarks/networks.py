@@ -1,54 +1,35 @@
-"""NCSN++ of CIFAR-10, forward and training step, against diffusers' UNet2DModel of the same shape, on one CPU thread.
+"""NCSN++ of CIFAR-10, forward and training step, against diffusers' UNet2DModel of the same shape.
 
-    pip install --no-deps --target PEER diffusers        # once, beside the environment, not into it
-    PYTHONPATH=PEER python benchmarks/networks.py [--batch 4] [--rounds 5] [--json results/benchmarks/networks.json]
-
-Both networks live in one process and take turns; a round is one forward pass and one training step of each. Times are
-processor seconds of this process, ratios are taken within a round, and what is reported is their median. Dropout is 0.
-After the same backward pass a step is finished in two ways: by clipping, fused Adam and a foreach moving average, and,
-for the peer, also as diffusers' own training example does it (clipping, AdamW by default, its EMAModel)."""
-import argparse
+A round is one forward pass and one training step of each; dropout is 0. After the same backward pass a step is finished
+in two ways: by clipping, fused Adam and a foreach moving average, and, for the peer, also as diffusers' own training
+example does it (clipping, AdamW by default, its EMAModel)."""
 import copy
-import os
-import platform
-import sys
-import time
 from pathlib import Path
-from statistics import median
 
+import diffusers
+import numpy as np
 import torch
+from diffusers.training_utils import EMAModel
 from torch.utils.flop_counter import FlopCounterMode
+from turns import agreement, faster, seconds
 
-from scoreguidance.experiment import hardware
-from scoreguidance.files import write_json
-from scoreguidance.images import full
+from scoreguidance.images import Shape, from_reference, full
 from scoreguidance.train import average
 
-try:
-    import diffusers
-    from diffusers.training_utils import EMAModel
-except ImportError:
-    sys.exit("diffusers is not installed: pip install --no-deps --target PEER diffusers, then PYTHONPATH=PEER python "
-             "benchmarks/networks.py")
-
-p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-p.add_argument('--batch', type=int, default=4)
-p.add_argument('--rounds', type=int, default=5, help='counted rounds, after one to warm up')
-p.add_argument('--json', type=Path)
-a = p.parse_args()
+peer = f'UNet2DModel of diffusers {diffusers.__version__}, same shape'
 
 
-def peer():
-    "diffusers' own NCSN++ for CIFAR-10, as its published configuration has it"
-    down, up = ['SkipDownBlock2D']*4, ['SkipUpBlock2D']*4
-    down[1], up[2] = 'AttnSkipDownBlock2D', 'AttnSkipUpBlock2D'
+def theirs(s, size):
+    "diffusers' own NCSN++, as its published configuration has it for CIFAR-10"
+    down, up = ['SkipDownBlock2D']*len(s.mult), ['SkipUpBlock2D']*len(s.mult)
+    for i in s.attention: down[i], up[-1-i] = 'AttnSkipDownBlock2D', 'AttnSkipUpBlock2D'
     return diffusers.UNet2DModel(
-        sample_size=32, in_channels=3, out_channels=3, layers_per_block=4, block_out_channels=(128, 256, 256, 256),
+        sample_size=size, in_channels=3, out_channels=3, layers_per_block=s.blocks, block_out_channels=tuple(s.cs),
         down_block_types=tuple(down), up_block_types=tuple(up), time_embedding_type='fourier', freq_shift=0,
         mid_block_scale_factor=2**.5, norm_eps=1e-6, norm_num_groups=None, attention_head_dim=None, act_fn='silu')
 
 
-def ours_finish(net):
+def our_finish(net):
     "Clip, fused Adam, foreach moving average"
     opt, ema = torch.optim.Adam(net.parameters(), 1e-4, fused=True), copy.deepcopy(net).requires_grad_(False)
 
@@ -70,76 +51,65 @@ def their_finish(net):
     return finish
 
 
-def seconds_of(f):
-    begun = time.process_time()
-    f()
-    return time.process_time() - begun
-
-
 class Contender:
     "A network and the ways its step is finished"
-    def __init__(self, net, call, **finish):
-        self.net, self.call, self.finish = net, call, {k: f(net) for k, f in finish.items()}
+    def __init__(self, net, call, batch, **finish):
+        self.net, self.call, self.batch, self.finish = net, call, batch, {k: f(net) for k, f in finish.items()}
 
     @torch.no_grad()
     def forward(self):
         self.net.eval()
-        self.call(self.net, x, sigma)
+        self.call(self.net, *self.batch[:2])
 
     def passes(self):
         self.net.train().zero_grad()
+        x, sigma, z = self.batch
         (self.call(self.net, x, sigma) - z).square().sum((1, 2, 3)).mean().backward()
 
     def round(self): # seconds of everything
-        t = {'forward': seconds_of(self.forward), 'forward and backward': seconds_of(self.passes)}
-        return t | {f'step, {k}': t['forward and backward'] + seconds_of(f) for k, f in self.finish.items()}
+        t = {'forward': seconds(self.forward), 'backward': seconds(self.passes)}
+        return t | {k: t['backward'] + seconds(f) for k, f in self.finish.items()}
+
+    def work(self): # parameters, floating point operations per image
+        x, sigma, _ = self.batch
+        with FlopCounterMode(display=False) as m, torch.no_grad(): self.call(self.net, x[:1], sigma[:1])
+        return dict(parameters=sum(p.numel() for p in self.net.parameters()), forward_flops=m.get_total_flops())
 
 
-def parts(net):
-    "Parameters in all, and of what the two designs do not share"
-    n = {k: v.numel() for k, v in net.named_parameters()}
-    own = {k: sum(v for m, v in n.items() if k in m) for k in ('pyramid', 'skip_', 'time_proj')}
-    return dict(parameters=sum(n.values()), **{f'parameters_{k.strip("_")}': v for k, v in own.items() if v})
+def golden():
+    "Our network with a published network's weights, against that network's stored outputs"
+    z = np.load(Path(__file__).resolve().parent.parent/'tests'/'golden'/'ncsnpp_tiny.npz')
+    z = {k: torch.from_numpy(v) for k, v in z.items()}
+    net = from_reference({k[6:]: v for k, v in z.items() if k.startswith('state/')})
+    with torch.no_grad(): return ((net(z['x'], z['sigma']) - z['output']).norm()/z['output'].norm()).item()
 
 
-def flops(net, call):
-    with FlopCounterMode(display=False) as m, torch.no_grad(): call(net, x[:1], sigma[:1])
-    return m.get_total_flops()
-
-
-torch.set_num_threads(1)
-torch.manual_seed(0)
-x, sigma = torch.randn(a.batch, 3, 32, 32), torch.rand(a.batch) + .5
-z = torch.randn_like(x)
-ours, theirs = lambda net, x, s: net(x, s), lambda net, x, s: net(x, s).sample
-SAME, OWN = 'same optimiser', 'own optimiser'
-who = {'scoreguidance': Contender(full(dropout=0.), ours, **{SAME: ours_finish}),
-       'diffusers': Contender(peer(), theirs, **{SAME: ours_finish, OWN: their_finish})}
-about = {k: dict(parts(c.net), forward_flops=flops(c.net, c.call)) for k, c in who.items()}
-for k, v in about.items(): print(k, v, flush=True)
-
-rounds = []
-for r in range(a.rounds + 1):
-    rounds.append({k: c.round() for k, c in who.items()})
-    print(f'round {r} of {a.rounds}', flush=True)
-rounds = rounds[1:]
-rows = []
-for k in who:
-    for m in rounds[0][k]:
-        base = f'step, {SAME}' if m.startswith('step') else m
-        ratios = [r[k][m]/r['scoreguidance'][base] for r in rounds]
-        ms = 1e3*median(r[k][m] for r in rounds)/a.batch
-        rows.append(dict(network=k, what=m, ms_per_image=round(ms, 1), times_ours=round(median(ratios), 3),
-                         lowest=round(min(ratios), 3), highest=round(max(ratios), 3)))
-        print(f"{k:14s} {m:22s} {ms:8.1f} ms/image  {rows[-1]['times_ours']:.2f} "
-              f"({rows[-1]['lowest']:.2f} to {rows[-1]['highest']:.2f}) times ours")
-record = dict(what='NCSN++ for CIFAR-10, float32, one CPU thread', batch=a.batch, rounds=a.rounds, rows=rows,
-              networks=about, load=os.getloadavg(),
-              note='processor seconds; ratios within a round, median (lowest, highest); dropout 0. Same optimiser: clip, '
-                   'fused Adam, foreach moving average; own: clip, AdamW and EMAModel as in the example of diffusers, '
-                   'against our step. The designs differ in how the image enters below (ours 3x3 convolutions, theirs '
-                   '1x1), in its outputs at every level, and in 128 frequencies counted as parameters; all else agrees',
-              hardware=dict(hardware(), machine=platform.machine(), diffusers=diffusers.__version__))
-if a.json:
-    a.json.parent.mkdir(parents=True, exist_ok=True)
-    write_json(a.json, record)
+def row(tiny, rounds):
+    s = Shape(dropout=0.) if not tiny else Shape(width=32, mult=(1, 2), blocks=1, dropout=0.)
+    n, size = (4, 32) if not tiny else (2, 8)
+    x, sigma = torch.randn(n, 3, size, size), torch.rand(n) + .5
+    batch = x, sigma, torch.randn_like(x)
+    a = Contender(full(**vars(s)), lambda net, x, s: net(x, s), batch, same=our_finish)
+    b = Contender(theirs(s, size), lambda net, x, s: net(x, s).sample, batch, same=our_finish, own=their_finish)
+    work = {'scoreguidance': a.work(), 'diffusers': b.work()}
+    t = []
+    for r in range(rounds + 1):
+        t.append({k: c.round() for k, c in list(dict(ours=a, theirs=b).items())[::1 - r%2*2]})
+        print(f'  round {r} of {rounds}', flush=True)
+    take = lambda side, k: [r[side][k] for r in t[1:]]
+    how = dict(per=n/1e3, unit='ms per image')
+    flops, sizes = ([w[k] for w in work.values()] for k in ('forward_flops', 'parameters'))
+    close = .02 if not tiny else .2 # what the designs do not share is a larger part of a small network
+    return dict(
+        what='NCSN++ for CIFAR-10, float32', peer=peer, setting=dict(batch=n, image=size, width=s.width, work=work),
+        claims=[faster('forward', take('ours', 'forward'), take('theirs', 'forward'), 1.2, **how),
+                faster('forward and backward', take('ours', 'backward'), take('theirs', 'backward'), **how),
+                faster('training step, our optimiser for both', take('ours', 'same'), take('theirs', 'same'), **how),
+                faster("training step, theirs as in diffusers' example", take('ours', 'same'), take('theirs', 'own'), 1.3,
+                       **how)],
+        agreement=[agreement('operations of a forward pass', abs(flops[0]/flops[1] - 1), close),
+                   agreement('number of parameters', abs(sizes[0]/sizes[1] - 1), close),
+                   agreement("our network with published weights, against that network's outputs", golden(), 2e-5)],
+        note='The two designs are siblings, not twins, so it is their work that agrees: ours lets the image in below by '
+             '3x3 convolutions, theirs by 1x1 and with outputs at every level, and 128 frequencies of theirs count as '
+             'parameters. Ours is the published network, which is checked by its values.')

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from .core import check_x
 from .matching import ce, dsm
-from .guide import evidence
+from .guide import evidence, once
 
 # %% ../nbs/12_self_calibration.ipynb #cell-7
 def sc(clf, # logits (x, t) -> [b,c]
@@ -28,8 +28,9 @@ def sc_total(clf, sde, b,
             )->Tensor: # scalar
     "Cross-entropy on labelled rows and self-calibration (Huang et al. 2023, Sec. 3)"
     l = y>=0
-    labelled = b.rows(l)
-    return ce(clf, labelled, y[l]) + lam*sc(clf, sde, b if everything else labelled)
+    if not everything: b, y, l = b.rows(l), y[l], l[l]
+    f, b = once(clf, b)                                 # the labelled logits are some of all logits
+    return ce(lambda x,t: f(b.x, b.t)[l], b.rows(l), y[l]) + lam*sc(f, sde, b)
 
 # %% ../nbs/12_self_calibration.ipynb #cell-11
 def semi(x:Tensor, # data [n,...]

@@ -9,7 +9,7 @@ __all__ = ['dlsm', 'dlsm_total']
 from torch import Tensor
 from .score import fixed
 from .matching import ce, dsm
-from .guide import likelihood
+from .guide import likelihood, once
 
 # %% ../nbs/11_dlsm.ipynb #cell-9
 def dlsm(clf, # logits (x, t) -> [b,c], trained
@@ -26,4 +26,5 @@ def dlsm_total(clf, net, sde, b, y,
                lam:float=1., # weight of DLSM
               )->Tensor: # scalar
     "What a DLSM classifier is trained with (Chao et al. 2022, Sec. 4)"
-    return ce(clf, b, y) + lam*dlsm(clf, net, sde, b, y)
+    f, b = once(clf, b)
+    return ce(f, b, y) + lam*dlsm(f, net, sde, b, y)

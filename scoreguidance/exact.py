@@ -7,6 +7,7 @@ __all__ = ['GMM', 'Parzen', 'bayes']
 
 # %% ../nbs/01a_exact.ipynb #cell-2
 import math
+from functools import cached_property
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,12 +64,30 @@ class GMM:
         return self.mean[k] + bc(self.var[k].sqrt(), z)*z
 
 # %% ../nbs/01a_exact.ipynb #cell-14
+def _padded(x, m):
+    "Columns of zeros up to a multiple of `m`"
+    return F.pad(x, (0, -x.shape[1]%m))
+
 def _query(p, x, t):
     "Centred rows [b,d], their alpha and variance [b,1], and the query [b,d+1]"
     t = rows(t, x).double()
     a, v = p.sde.alpha(t)[:,None], p.sde.sigma(t)[:,None]**2
     c = _flat(x, len(p.centre)) - a*p.centre
     return c, a, v, torch.cat([a*c/v, -a**2/(2*v)], 1)
+
+# %% ../nbs/01a_exact.ipynb #parzen-precision
+def _coarse(p, c, a, v)->bool:
+    "Would float32 move sigma*score by less than 1e-4 in every row?"
+    r = a*p.radius
+    return bool((2**-23*(c.norm(dim=1, keepdim=True)+r)*(r/v)*(r/v.sqrt())<1e-4).all())
+
+def _mean(p, q, coarse):
+    "Posterior mean, centred [b,d]; weights [b,n] are formed only where the query asks for gradients"
+    k = p.coarse if coarse else p.keys
+    q = F.pad(q, (0, k.shape[1]-q.shape[1])).to(k)
+    if torch.is_grad_enabled() and q.requires_grad: m = (q@k.T).softmax(1)@k
+    else: m = F.scaled_dot_product_attention(*(h[None,None] for h in (q, k, k)), scale=1.)[0,0]
+    return m[:,:len(p.centre)].double()
 
 # %% ../nbs/01a_exact.ipynb #cell-15
 class Parzen:
@@ -79,18 +98,20 @@ class Parzen:
                 ):
         self.sde, x = sde, check_x(data, 'data').flatten(1).double()
         self.centre = x.mean(0)
-        self.values = x-self.centre
-        self.keys = torch.cat([self.values, sumsq(self.values)[:,None]], 1)
+        x, norms = x-self.centre, sumsq(x-self.centre)
+        self.radius, self.keys = norms.max().sqrt(), _padded(torch.cat([x, norms[:,None]], 1), 4)
+    @cached_property
+    def coarse(self): return _padded(self.keys, 16).float()
     def logp(self, x, t):
         "Log density of `x` [b,...] at time `t`: [b]; forms the [b,n] matrix of products"
         c, a, v, q = _query(self, x, t)
-        l = (q@self.keys.T).logsumexp(1) - (sumsq(c)/v[:,0] + c.shape[1]*(2*math.pi*v[:,0]).log())/2
+        l = (q@self.keys[:,:q.shape[1]].T).logsumexp(1)
+        l = l - (sumsq(c)/v[:,0] + c.shape[1]*(2*math.pi*v[:,0]).log())/2
         return (l-math.log(len(self.keys))).to(x.dtype)
     def score(self, x, t):
         "Its gradient by attention over the data, like `x`; no [b,n] matrix"
         c, a, v, q = _query(self, x, t)
-        qkv = (h[None,None] for h in (q, self.keys, self.values))
-        mean = F.scaled_dot_product_attention(*qkv, scale=1.)[0,0]
+        mean = _mean(self, q, x.dtype!=torch.float64 and _coarse(self, c, a, v))
         return ((a*mean-c)/v).reshape(x.shape).to(x.dtype)
 
 # %% ../nbs/01a_exact.ipynb #cell-21

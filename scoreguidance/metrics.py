@@ -43,15 +43,18 @@ def features(*sets, # feature sets: (n,d) each
     return [f.to(out[0].device) for f in out]
 
 # %% ../nbs/16_metrics.ipynb #cell-8
+def _product_roots(S, T):
+    "Roots of the eigenvalues of S T; None where their rounding could be seen"
+    L, failed = torch.linalg.cholesky_ex(S)
+    if failed: return None
+    e = torch.linalg.eigvalsh(L.T@T@L)
+    return e.sqrt() if e[0] > 0 and 2e-16*e[-1]*e.rsqrt().sum() < 1e-9*e.sqrt().sum() else None
+
 def root_trace(a:Tensor, # A with covariance A^T A: (n,d)
                b:Tensor, # B with covariance B^T B: (m,d)
               )->Tensor: # tr (A^T A B^T B)^1/2
     "The trace of a product's root, without the root"
-    if min(len(a), len(b)) > a.shape[1]:
-        L, failed = torch.linalg.cholesky_ex(a.T@a)
-        e = torch.linalg.eigvalsh(L.T@(b.T@b)@L)
-        if not failed and e[0] > 0 and 2e-16*e[-1]*e.rsqrt().sum() < 1e-9*e.sqrt().sum():
-            return e.sqrt().sum()
+    if min(len(a), len(b)) > a.shape[1] and (e := _product_roots(a.T@a, b.T@b)) is not None: return e.sum()
     a, b = (torch.linalg.qr(v, mode='r').R for v in (a, b))
     return torch.linalg.svdvals(a@b.T).sum()
 
@@ -96,6 +99,7 @@ def statistics(f, # features: (n,d)
     c = f - f.mean(0)
     return Stats(f.mean(0), c.T@c/(len(f)-1), len(f))
 
+# %% ../nbs/16_metrics.ipynb #frechet-statistics
 def frechet_statistics(p:Stats, # of real items
                        q:Stats, # of generated items
                       )->float: # squared Frechet distance, >= 0
@@ -107,7 +111,9 @@ def frechet_statistics(p:Stats, # of real items
         e, U = torch.linalg.eigh(S)
         return e.clamp(min=0).sqrt()[:,None]*U.T
     gap = (p.mean - q.mean).square().sum()
-    return max(0., (gap + p.cov.trace() + q.cov.trace() - 2*root_trace(root(p.cov), root(q.cov))).item())
+    e = _product_roots(p.cov, q.cov) if min(p.n, q.n) > len(p.mean) else None
+    trace = root_trace(root(p.cov), root(q.cov)) if e is None else e.sum()
+    return max(0., (gap + p.cov.trace() + q.cov.trace() - 2*trace).item())
 
 # %% ../nbs/16_metrics.ipynb #cell-22
 def frechet_infinite(real, # features of real items: (n,d)

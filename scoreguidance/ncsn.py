@@ -83,16 +83,25 @@ def inpaint(s, # any score
     return Score(f)
 
 # %% ../nbs/05_ncsn.ipynb #cell-35
+def _apart(a, c):
+    "|c|^2 - 2a.c of all pairs of rows [m,n]; bytes, less 128, in exact integers"
+    if a.dtype!=torch.uint8: return sumsq(c.to(a)) - 2*a@c.to(a).T
+    if a.device.type=='cpu' and getattr(torch.cpu, '_is_vnni_supported', bool)():
+        a, c = (v.bitwise_xor(128).view(torch.int8) for v in (a, c))
+        return sumsq(c.int()) - 2*torch._int_mm(a, c.T)
+    parts = zip(*((v.float()-128).split(1024, 1) for v in (a, c)))     # 1024 * 128^2 = 2^24
+    return sum(sumsq(q).int() - 2*(p@q.T).int() for p,q in parts)
+
 def _nearest(a, b, k, chunk):
-    "Distances [m,k] and indices [m,k] of the rows `b` nearest to `a` [m,d] float64"
-    d, i = a.new_empty(len(a), 0), torch.empty(len(a), 0, dtype=torch.long, device=a.device)
+    "Distances [m,k] and indices [m,k] of the rows `b` nearest to `a` [m,d], float64 or uint8"
+    d = torch.empty(len(a), 0, dtype=torch.int if a.dtype==torch.uint8 else a.dtype, device=a.device)
+    i = torch.empty(len(a), 0, dtype=torch.long, device=a.device)
     for j,c in zip(range(0, len(b), chunk), b.split(chunk)):
-        c = c.to(a)
-        d = torch.cat([d, sumsq(c) - 2*a@c.T], 1)                  # |a|^2 is the same for all
+        d = torch.cat([d, _apart(a, c)], 1)                            # |a|^2 is the same for all
         i = torch.cat([i, torch.arange(j, j+len(c), device=a.device).expand(len(a), -1)], 1)
         d, p = d.topk(min(k, d.shape[1]), largest=False)
         i = i.gather(1, p)
-    exact = torch.stack([(a-b[n].to(a)).norm(dim=1) for n in i.T], 1).sort(1)
+    exact = torch.stack([(a.double()-b[n].double()).norm(dim=1) for n in i.T], 1).sort(1)
     return exact.values, i.gather(1, exact.indices)
 
 # %% ../nbs/05_ncsn.ipynb #nearest-2
@@ -107,6 +116,8 @@ def nearest(x:Tensor, # rows to look up [m,...]
                          "give both the same shape")
     n = len(data)
     if not 1<=k<=n: raise ValueError(f"k={k} neighbours among {n} rows: give k in 1..{n}")
-    a, b = x.flatten(1).double(), data.flatten(1).to(x.device)
+    a, b = x.flatten(1), data.flatten(1).to(x.device)
+    whole = a.dtype==b.dtype==torch.uint8 and a.shape[1]<=40_000       # or sums would not fit 32 bits
+    if not whole: a = a.double()
     ds, js = zip(*(_nearest(c, b, k, chunk) for c in a.split(chunk)))
     return torch.cat(ds).to(x.dtype if x.is_floating_point() else torch.float32), torch.cat(js)

@@ -1,0 +1,91 @@
+"What all rows share: sides that take turns, peak memory in a process of its own, and claims held against a target"
+import gc
+import resource
+import sys
+import time
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+
+
+def seconds(f):
+    "Processor seconds of one call, of all threads of this process"
+    begun = time.process_time()
+    f()
+    return time.process_time() - begun
+
+
+def turns(sides, # name -> function
+          rounds, # counted rounds, after one to warm up
+         ): # name -> seconds of each round
+    "The sides take turns, every other round in the opposite order"
+    t = {k: [] for k in sides}
+    for r in range(rounds + 1):
+        for k in list(sides)[::1 - r%2*2]: t[k].append(seconds(sides[k]))
+    return {k: v[1:] for k, v in t.items()}
+
+
+def spread(top, bottom):
+    "Median, lowest and highest of the ratios within a round"
+    v = [a/b for a, b in zip(top, bottom)]
+    return dict(ratio=median(v), lowest=min(v), highest=max(v))
+
+
+def faster(what, ours, theirs, # seconds of each round
+           target=None, per=1, unit='s'):
+    "How many times as long the peer takes"
+    return dict(what=what, kind='time', ours=median(ours)/per, theirs=median(theirs)/per, unit=unit,
+                **spread(theirs, ours), target=target, better='more')
+
+
+def costs(what, ours, base, target=None, per=1, unit='s', kind='time'):
+    "How many times as much as the base it costs"
+    return dict(what=what, kind=kind, ours=median(ours)/per, theirs=median(base)/per, unit=unit,
+                **spread(ours, base), target=target, better='less')
+
+
+def met(c):
+    "Is a claim's target met? None where there is none"
+    if c['target'] is None: return None
+    return c['ratio'] >= c['target'] if c['better'] == 'more' else c['ratio'] <= c['target']
+
+
+def agreement(what, error, tolerance):
+    "Both sides give the same values, or the benchmark ends here"
+    error = float(error)
+    if not error <= tolerance: raise ValueError(f'{what}: off by {error:.3g}, more than {tolerance:g}')
+    return dict(what=what, error=error, tolerance=tolerance)
+
+
+def apart(a, b):
+    "Largest difference, relative to the largest value"
+    return float((a - b).abs().max()/b.abs().max())
+
+
+def alone(f):
+    "The result of `f` from a forked process, so that what it leaves behind ends with it"
+    fork = get_context('fork')
+    here, there = fork.Pipe(False)
+    sys.stdout.flush()
+    p = fork.Process(target=lambda: there.send(f()))
+    p.start()
+    there.close()
+    try: out = here.recv()
+    except EOFError: raise ValueError('a process of this benchmark failed: see its traceback above') from None
+    finally: p.join()
+    return out
+
+
+def peak_mb(prepare, # () -> a function without arguments, warm
+           ): # MiB that calling it takes beyond what was there before
+    "Peak memory of one call, in a process of its own (exact where the kernel resets its high-water mark)"
+    def measured():
+        f = prepare()
+        gc.collect()
+        try: Path('/proc/self/clear_refs').write_text('5')
+        except OSError: pass
+        top = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == 'darwin' else 2**10)
+        before = top()
+        f()
+        return max(top() - before, 2**-8) # a page at least
+    return alone(measured)
