@@ -92,7 +92,7 @@ class Place:
     "What a run must know of this machine, and what decides no number"
     root:str='' # folder of the data set
     device:str='auto' # where networks run
-    until:float=None # stop then (seconds, as time.time)
+    until:float|None=None # stop then (seconds, as time.time)
     rows:int=500 # samples at a time
 
     def left(self): # seconds or None
@@ -158,8 +158,8 @@ def blank(out, b, dev)->World:
     x, y, u, v = (t[k].to(dev) for k in ('x', 'y', 'x_test', 'y_test'))
     sde, g, last = VE(b.lo, b.hi), fitted(b, t).to(dev), torch.channels_last
     common = SimpleNamespace(logp=g.logp)                # no module: no part of the weights
-    net = lambda c: EDM(NCSNpp(replace(b.net, classes=c)), r['sd']).to(dev, memory_format=last)
-    clf = lambda w: Energy(ImageClassifier(b.classes, b.clf, r['sd']), common).to(dev, memory_format=last)
+    net = lambda c: EDM(NCSNpp(replace(b.net, classes=c)), r['sd']).to(dev).to(memory_format=last)
+    clf = lambda w: Energy(ImageClassifier(b.classes, b.clf, r['sd']), common).to(dev).to(memory_format=last)
     return World(b, sde, g, net, None, x, y, u, v, b.classes, clf, lambda w: net(w.classes),
                  cache(lambda: Images(sde, x, y)))
 
@@ -428,6 +428,7 @@ def _timed(f, dev): # seconds of the second call
         if dev.type=='cuda': torch.cuda.synchronize()
     return clock()-tick
 
+# %% ../nbs/17c_cifar.ipynb #cell-34
 def calibrated(w:World, name:str, dev, rows:int=8)->dict: # seconds and bytes per row
     "What a method costs for each row: a training step, an evaluation of its guided score, memory"
     m, b = METHODS[name], w.budget
@@ -447,7 +448,7 @@ def calibrated(w:World, name:str, dev, rows:int=8)->dict: # seconds and bytes pe
                 bytes=saved_bytes(loss)/rows if m.steps else 0., evaluation=_timed(evaluate, dev)/rows,
                 parameters=size)
 
-# %% ../nbs/17c_cifar.ipynb #cell-34
+# %% ../nbs/17c_cifar.ipynb #cell-35
 def estimate(task:Task, p:Plan, out, here=Place())->dict: # hours and gigabytes, by method
     "What is left of a plan and what it will cost on this hardware"
     dev, b = device(here.device if here else 'cpu'), p.budget
@@ -465,12 +466,13 @@ def estimate(task:Task, p:Plan, out, here=Place())->dict: # hours and gigabytes,
     return dict(task=task.name, preset=p.preset, device=str(dev), rows=rows, shared=shared, score_hours=base,
                 hours=total, gigabytes=most)
 
-# %% ../nbs/17c_cifar.ipynb #cell-35
+# %% ../nbs/17c_cifar.ipynb #cell-36
 def _memory(dev): # gigabytes
     "Memory of a device"
     if dev.type=='cuda': return torch.cuda.get_device_properties(dev).total_memory/2**30
     return os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30
 
+# %% ../nbs/17c_cifar.ipynb #cell-37
 def told(e:dict, # of `estimate`
          out, # folder of the grid
          workers:int=1, # at a time
@@ -479,15 +481,15 @@ def told(e:dict, # of `estimate`
     rows, have = e['rows'], _memory(torch.device(e['device']))
     n, left = (sum(r[k] for r in rows) for k in ('cells', 'left'))
     go = f"scoreguidance reproduce {e['task']} -p preset {e['preset']} -p out {out}"
-    lines = [f"{e['task']}, preset {e['preset']}, on {e['device']}: {n} cells, {n-left} finished in {out}", '',
-             '| method | cells | left | hours each | memory, GB |', '|---|---|---|---|---|']
+    lines = [f"{e['task']}, preset {e['preset']}, on {e['device']}: {n} cells, {n-left} finished in {out}",
+             '', '| method | cells | left | hours each | memory, GB |', '|---|---|---|---|---|']
     for r in rows:
         cost = f"{r['hours']:.3g} | {r['gigabytes']:.2g}"
         lines.append(f"| {r['method']} | {r['cells']} | {r['left']} | {cost} |")
-    lines += ['', f"Shared and still to make: {', '.join(e['shared']) or 'nothing'} (score: "
+    lines += ['', (f"Shared and still to make: {', '.join(e['shared']) or 'nothing'} (score: "
               f"{e['score_hours']:.3g} hours). In all about {e['hours']:.3g} hours of one worker, "
               f"{e['hours']/workers:.3g} with {workers}; {e['gigabytes']:.2g} GB of the {have:.0f} GB here "
-              "for each worker. Judging comes on top.", '', f"Here: {go}", f"Several GPUs: {MANY}",
+              "for each worker. Judging comes on top."), '', f"Here: {go}", f"Several GPUs: {MANY}",
               f"{go} -p executor dask -p address tcp://HOST:8786"]
     if e['gigabytes']*workers>have: lines.append(f"This does not fit: {LESS}")
     return '\n'.join(lines)
@@ -496,7 +498,7 @@ MANY = ("start `dask scheduler`, and for each GPU i of a machine that sees the f
         "`CUDA_VISIBLE_DEVICES=i dask worker tcp://HOST:8786 --nthreads 1`; then")
 LESS = "take fewer workers or a smaller preset (budget wants one GPU, cpu and smoke none)"
 
-# %% ../nbs/17c_cifar.ipynb #cell-37
+# %% ../nbs/17c_cifar.ipynb #cell-39
 def reproduce_images(task:Task, # CIFAR10 or CIFAR100
                      preset:str='cpu', # smoke, cpu, budget, paper
                      methods='', # names separated by commas; all, papers, rivals; the preset's when empty
@@ -515,7 +517,7 @@ def reproduce_images(task:Task, # CIFAR10 or CIFAR100
     p, out, here, n = asked(task, preset, methods, fractions, seeds, out, root, device, workers, seconds)
     return ran(task, p, out, pool_of(n, executor, address), here, say)
 
-# %% ../nbs/17c_cifar.ipynb #cell-38
+# %% ../nbs/17c_cifar.ipynb #cell-40
 def asked(task, preset, methods, fractions, seeds, out, root, dev, workers, seconds):
     "A user's choice, checked before any work: plan, folder, place, workers"
     p, gpu = plan(preset, methods, fractions, seeds, task), device(dev).type=='cuda'

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EVALUATE', 'REPRODUCE', 'PLAN', 'EXPERIMENTS', 'PARAMETERS', 'KEPT', 'Parser', 'params', 'evaluate_options',
-           'evaluate_samples', 'compare_options', 'compare', 'table_options', 'parser', 'experiment', 'planned',
-           'reproduced', 'main']
+           'evaluate_samples', 'compare_options', 'compare', 'table_options', 'experiment_options', 'parser',
+           'experiment', 'planned', 'reproduced', 'main']
 
 # %% ../nbs/18_cli.ipynb #cell-2
 import argparse, difflib, inspect, os, re, sys
@@ -55,6 +55,7 @@ EVALUATE = (
     ("a folder of PNGs against CIFAR-10 by Inception, which clean-fid fetches once",
      "scoreguidance evaluate images --reference cifar10:data --download --cache out/features"))
 
+# %% ../nbs/18_cli.ipynb #cell-7b
 def evaluate_options(sub):
     "The options of `evaluate`"
     e = sub.add_parser('evaluate', help="judge samples in a .npz, .npy, .safetensors or folder of PNGs",
@@ -112,8 +113,9 @@ def compare_options(sub):
                        description="Put records of `evaluate` into one table, where their protocols agree.",
                        examples=(("two records that 'evaluate --json' wrote",
                                   "scoreguidance compare ours.json theirs.json"),
-                                 ("for a paper about samplers", "scoreguidance compare ours.json theirs.json "
-                                  "--free sampler,nfe --format latex")))
+                                 ("for a paper about samplers",
+                                    ("scoreguidance compare ours.json theirs.json --free sampler,nfe "
+                                     "--format latex"))))
     c.add_argument('records', nargs='+', help="files that `evaluate --json` wrote")
     c.add_argument('--free', default='', help="what the table is about, of sampler,nfe,ema,chosen")
     c.add_argument('--format', choices=['markdown', 'latex', 'json'], default='markdown')
@@ -144,6 +146,7 @@ PARAMETERS = ("preset (digits: default, smoke, thorough; cifar: smoke, cpu, budg
               "workers, executor (processes, dask), address (of a Dask scheduler); for cifar also root "
               "(folder of the data), device, seconds")
 
+# %% ../nbs/18_cli.ipynb #cell-10b
 def table_options(sub):
     "The options of `table`"
     t = sub.add_parser('table', help="build table and figures from stored records",
@@ -153,16 +156,12 @@ def table_options(sub):
     t.add_argument('dir', help="folder of an experiment")
     t.add_argument('--into', help="folder for table and figures (the same folder when not given)")
 
-def parser():
-    "What the command understands"
-    about = "Score-based conditional generation with few labels: experiments, tables, evaluation."
-    p = Parser('scoreguidance', description=about, examples=(*REPRODUCE[:2], EVALUATE[0]))
-    p.add_argument('--version', action='version', version=scoreguidance.__version__)
-    sub = p.add_subparsers(dest='command', metavar='command')
+def experiment_options(sub):
+    "The options of `reproduce` and `plan`"
     r = sub.add_parser('reproduce', help="run an experiment, or resume it, and build its table",
                        description="Run an experiment, or resume it, and build its table.\n"
                                    "Stop it at any time; the same command goes on.", examples=REPRODUCE)
-    n = sub.add_parser('plan', help="what an experiment would compute, what is done, what the rest costs here",
+    n = sub.add_parser('plan', help="what an experiment would compute, what is done, what the rest costs",
                        description="What an experiment would compute, what of it is done, and what the "
                                    "rest would\ncost on this machine, after a calibration of seconds.",
                        examples=PLAN)
@@ -170,6 +169,15 @@ def parser():
         q.add_argument('experiment', choices=EXPERIMENTS,
                        help="digits: scikit-learn's digits; cifar10, cifar100: the papers' data, at any size")
         q.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'), help=PARAMETERS)
+
+# %% ../nbs/18_cli.ipynb #cell-10c
+def parser():
+    "What the command understands"
+    about = "Score-based conditional generation with few labels: experiments, tables, evaluation."
+    p = Parser('scoreguidance', description=about, examples=(*REPRODUCE[:2], EVALUATE[0]))
+    p.add_argument('--version', action='version', version=scoreguidance.__version__)
+    sub = p.add_subparsers(dest='command', metavar='command')
+    experiment_options(sub)
     table_options(sub)
     evaluate_options(sub)
     compare_options(sub)
@@ -187,9 +195,6 @@ def experiment(name): # (function of the parameters, task)
     task = dict(cifar10=CIFAR10, cifar100=CIFAR100)[name]
     return partial(reproduce_images, task), task
 
-KEPT = dict(reproduce="what is finished is kept: the same command goes on",
-            evaluate="no record was written: run the same command again (features in a cache are kept)")
-
 def planned(a)->int: # exit status
     "`plan`"
     from functools import partial
@@ -197,6 +202,10 @@ def planned(a)->int: # exit status
     f = partial(plan_of, experiment(a.experiment)[1])
     print(f(**params(a.p, f)))
     return 0
+
+# %% ../nbs/18_cli.ipynb #cell-11b
+KEPT = dict(reproduce="what is finished is kept: the same command goes on",
+            evaluate="no record was written: run the same command again (features in a cache are kept)")
 
 def reproduced(a)->int: # exit status: 0, 1 where cells are missing, 3 where the time is up
     "`reproduce` and `table`"

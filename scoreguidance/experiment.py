@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 # %% ../nbs/17_experiments.ipynb #cell-3
 import torch
@@ -41,8 +41,7 @@ from .consistency import consistency_total
 from .selflearn import fixmatch, pseudo
 from .data import as_float, digest, digits, hide, subset, to_uint8
 from .truth import Images, pull_of
-from .metrics import (accuracy, against_noise, cas, frechet, inception_score, intra, kid, prdc,
-                                   score_errors)
+from .metrics import (accuracy, against_noise, cas, frechet, inception_score, intra, kid, prdc)
 
 # %% ../nbs/17_experiments.ipynb #cell-6
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Run:
     method:str # a name in METHODS
     fraction:float # share of labelled images
     seed:int # draw of the labels, of the weights and of the starting noise
-    budget:object=Budget() # of this data set
+    budget:Any=Budget() # of this data set
 
     @property
     def name(self):
@@ -81,8 +80,8 @@ class Run:
 # %% ../nbs/17_experiments.ipynb #cell-9
 class Method(NamedTuple):
     "A row of the table"
-    net:Callable # world -> untrained network
-    loss:Callable # (f, world, noised batch, labels) -> scalar
+    net:Any # world -> untrained network
+    loss:Any # (f, world, noised batch, labels) -> scalar
     score:Callable # (f, world, labels, scale) -> the score that samples
     steps:str # which budget trains it; '' for none
     share:float=.5 # labelled rows in a batch
@@ -90,8 +89,8 @@ class Method(NamedTuple):
     after:str='' # method whose trained classifier gives labels, or is the network where none is trained
     least:float=0. # it labels what it is surer of than this
 
-_fields = 'budget sde gauss score judge x y x_test y_test classes clf cond truth ref ema'
-World = namedtuple('World', _fields, defaults=(None,)*5)
+World = namedtuple('World', 'budget sde gauss score judge x y x_test y_test classes clf cond truth ref ema',
+                   defaults=(None, None, None, None, None))
 
 def _lab(b, y)->tuple[Noised, Tensor]: return b.rows(y>=0), y[y>=0]
 def _clf(w): return w.clf(w)
@@ -290,7 +289,8 @@ def load_world(out, budget:Budget)->World:
         nets[k] = net.eval().requires_grad_(False)
     sde = _sde(budget)
     w = _blank(budget, nets['judge'], from_denoiser(at(nets['score'], sde), sde))
-    return w._replace(ref=cache(lambda: nets['judge'].features(bytes_of(w.x))))
+    look:Any = nets['judge'].features
+    return w._replace(ref=cache(lambda: look(bytes_of(w.x))))
 
 # %% ../nbs/17_experiments.ipynb #cell-22
 def draw(s:Score, # the score, labels and scale already bound
@@ -407,7 +407,7 @@ class Plan:
     methods:tuple=tuple(METHODS)
     fractions:tuple=(.05, .2, 1.)
     seeds:tuple=(0, 1, 2)
-    budget:object=Budget() # of this data set
+    budget:Any=Budget() # of this data set
     preset:str='default'
 
     @property
@@ -537,6 +537,7 @@ def _make(out, p, task, here, pool, say):
             if isinstance(e, TimeUp): raise e
             raise ValueError(f"{n} could not be made ({e}): run again to resume")
 
+# %% ../nbs/17_experiments.ipynb #cell-38b
 def grid(out, # folder for everything
          p:Plan, # what to compute
          pool=2, # worker processes, where 1 stays in this one; or an executor, such as `dask(...)`

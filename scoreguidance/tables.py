@@ -10,7 +10,6 @@ __all__ = ['COLUMNS', 'QUALITY', 'SHOWN', 'FOUR', 'GO_ON', 'spread', 'averaged',
 
 # %% ../nbs/17a_tables.ipynb #cell-2
 import io
-from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
@@ -147,8 +146,8 @@ def note(t:dict)->str:
             f"against {t['floor']['reference']} training images; `cw-` is class-wise. Floor: the "
             f"{t['floor']['n']} real test images in place of samples (CAS: trained on the real training "
             f"images). CAS: test accuracy of {_cas(t)} trained on the samples. At 100% rows that differ on "
-            f"unlabelled data only are one run. Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, torch {h['torch']}, "
-            f"commit {h['commit']}.")
+            f"unlabelled data only are one run. Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, "
+            f"torch {h['torch']}, commit {h['commit']}.")
 
 # %% ../nbs/17a_tables.ipynb #cell-12
 def markdown(t:dict, # a table of `collect`
@@ -286,7 +285,7 @@ def per_class(t:dict, metric='intra_fid', fraction=None)->str: # markdown
 def panel(x, classes:int, per=8): # bytes (n,c,h,w), classes in turn
     "Images in a row for each class: bytes (h,w,c)"
     k = max(1, min(per, len(x)//classes))
-    x = x[:classes*k].reshape(k, classes, *x.shape[1:]).transpose(0, 1).flatten(0, 1)
+    x = x[:classes*k].unflatten(0, (k, classes)).transpose(0, 1).flatten(0, 1)
     return make_grid(x, k, 1).permute(1, 2, 0)
 
 def samples_figure(out, t:dict, per=8, most=10):
@@ -297,7 +296,8 @@ def samples_figure(out, t:dict, per=8, most=10):
     fig, axs = _figure(cols, (2.4*cols, (.3+2.8*min(c, most)/per)*down), down)
     for ax in axs: ax.axis('off')
     for ax,r in zip(axs, rows):
-        record, folder = cells[(*_of(r['method'], r['fraction']), r['seeds'][0])]
+        k = (*_of(r['method'], r['fraction']), r['seeds'][0])
+        record, folder = cells[k]
         w, sha = f"{r['best_scale']:g}", record['tensors']['samples']
         x = read_tensors(folder/'samples.safetensors', sha)[f'scale_{w}']
         x = x[torch.arange(len(x))%c<most]

@@ -65,7 +65,7 @@ def load_state(s:State, folder, **meta)->State:
                          f"use another folder or delete it ({e})") from None
     opt:dict = {}
     for k,v in part('opt.').items(): opt.setdefault(int(k.split('.')[0]), {})[k.split('.')[1]] = v
-    for i,p in enumerate(s.net.parameters()): # moments lie in memory as their weights do: fused Adam relies on it
+    for i,p in enumerate(s.net.parameters()): # moments lie in memory as weights do: fused Adam relies on it
         opt[i] = {k: torch.empty_like(p).copy_(v) if k!='step' else v for k,v in opt.get(i, {}).items()}
     s.opt.load_state_dict({**s.opt.state_dict(), 'state': opt})
     s.step = r['step']
