@@ -77,7 +77,7 @@ def as_float(x:Tensor, # images: (N,C,H,W), uint8 or float in [-1,1]
             )->Tensor: # float images in [-1,1]: (N,C,H,W)
     "Images as a network wants them"
     check_images(x)
-    return x.float()/127.5 - 1 if x.dtype == torch.uint8 else x
+    return x.float().div_(127.5).sub_(1) if x.dtype == torch.uint8 else x
 
 # %% ../nbs/14_data.ipynb #cell-14
 def to_uint8(x:Tensor, # float images or samples, any shape; uint8 passes

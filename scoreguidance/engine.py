@@ -41,10 +41,10 @@ def batches(x:Tensor, # images, bytes [n,c,h,w], on the device
     draw = semi(torch.arange(len(x), dtype=torch.float64, device=x.device)[:,None], y, size, share, classes)
     def batch():
         i, yb = draw()                                  # row numbers: the images stay bytes
-        x0 = as_float(x[i[:,0].long()])
-        mirror = torch.rand(len(x0), 1, 1, 1, device=x0.device)<.5
-        if flip: x0 = torch.where(mirror, x0.flip(-1), x0)
-        return perturb(sde, x0), yb
+        xb = x[i[:,0].long()]
+        mirror = torch.rand(len(xb), 1, 1, 1, device=x.device)<.5
+        if flip: xb = torch.where(mirror, xb.flip(-1), xb)  # bytes are a quarter of floats
+        return perturb(sde, as_float(xb)), yb
     return batch
 
 # %% ../nbs/15b_engine.ipynb #cell-8
