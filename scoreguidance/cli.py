@@ -58,9 +58,8 @@ EVALUATE = (
 # %% ../nbs/18_cli.ipynb #cell-7b
 def evaluate_options(sub):
     "The options of `evaluate`"
-    e = sub.add_parser('evaluate', help="judge samples in a .npz, .npy, .safetensors or folder of PNGs",
-                       description="Judge samples in a .npz, .npy, .safetensors or folder of PNGs.",
-                       examples=EVALUATE)
+    what = "judge samples in a .npz, .npy, .safetensors or folder of PNGs"
+    e = sub.add_parser('evaluate', help=what, description=what.capitalize()+'.', examples=EVALUATE)
     say = lambda *a, **kw: e.add_argument(*a, **kw)
     say('samples', help="file, or folder of PNGs (subfolders: classes)")
     say('--reference', required=True, help="digits, cifar10:FOLDER, cifar100:FOLDER, or a file or folder")
