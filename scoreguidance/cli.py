@@ -59,7 +59,7 @@ EVALUATE = (
 def evaluate_options(sub):
     "The options of `evaluate`"
     what = "judge samples in a .npz, .npy, .safetensors or folder of PNGs"
-    e = sub.add_parser('evaluate', help=what, description=what.capitalize()+'.', examples=EVALUATE)
+    e = sub.add_parser('evaluate', help=what, description=f'J{what[1:]}.', examples=EVALUATE)
     say = lambda *a, **kw: e.add_argument(*a, **kw)
     say('samples', help="file, or folder of PNGs (subfolders: classes)")
     say('--reference', required=True, help="digits, cifar10:FOLDER, cifar100:FOLDER, or a file or folder")
