@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['writable', 'write_bytes', 'tidy', 'Alone', 'canonical', 'write_json', 'read_json', 'write_tensors', 'checked',
-           'read_tensors']
+           'read_tensors', 'write_parts', 'read_parts']
 
 # %% ../nbs/08a_files.ipynb #cell-2
 import hashlib, json, os
@@ -164,3 +164,34 @@ def read_tensors(path, # a file of `write_tensors`
     try: return load(data)
     except Exception as e:
         raise ValueError(f"damaged file '{path}': not safetensors ({e}); delete it and run again") from None
+
+# %% ../nbs/08a_files.ipynb #cell-20b
+def _grouped(tensors, most):
+    "Names in order, cut into groups whose file has `most` bytes at most"
+    groups:list = [[]]
+    room = most
+    for k,v in tensors.items():
+        size = torch.as_tensor(v).nbytes+len(k)+256     # with its line in the file's header
+        if groups[-1] and size>room: groups.append([]); room = most
+        groups[-1].append(k); room -= size
+    return groups
+
+def write_parts(folder, # where
+                stem:str, # how the files' names begin
+                tensors:dict, # named
+                mb:float=16., # a part's size in millions of bytes, unless a single tensor is larger
+               )->list: # file and sha256 of each, for the record that is written after them
+    "Named tensors as safetensors in several files"
+    groups, parts = _grouped(tensors, mb*1e6), []
+    for i,names in enumerate(groups, 1):
+        name = f'{stem}-{i}of{len(groups)}.safetensors'
+        sha = write_tensors(Path(folder)/name, {k: tensors[k] for k in names})
+        parts.append(dict(file=name, sha256=sha))
+    return parts
+
+# %% ../nbs/08a_files.ipynb #cell-20c
+def read_parts(folder, # where
+               parts:list, # as `write_parts` returned them
+              )->dict: # named tensors
+    "Tensors from files whose checksums hold"
+    return {k: v for p in parts for k,v in read_tensors(Path(folder)/p['file'], p['sha256']).items()}

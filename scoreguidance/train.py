@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from fastprogress.fastprogress import progress_bar
-from .files import Alone, canonical, read_json, read_tensors, writable, write_json, write_tensors
+from .files import Alone, canonical, read_json, read_parts, writable, write_json, write_parts
 
 # %% ../nbs/09_train.ipynb #cell-5
 @dataclass
@@ -39,16 +39,19 @@ def average(ema, net, mu:float)->None:
     torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1-mu)
 
 # %% ../nbs/09_train.ipynb #cell-8
-def save_state(s:State, folder, **meta)->None:
-    "A checkpoint: safetensors, and a record that names them and their checksum"
+def save_state(s:State, # what to keep
+               folder, # where
+               part_mb:float=16., # size of a file, in millions of bytes
+               **meta, # what the run is, to be told apart from others
+              )->None:
+    "A checkpoint: safetensors, and a record that names them and their checksums"
     folder = writable(folder)
     t = {f'{n}.{k}': v for n,m in (('net', s.net), ('ema', s.ema)) for k,v in m.state_dict().items()}
     t |= {f'opt.{i}.{k}': v for i,d in s.opt.state_dict()['state'].items() for k,v in d.items()}
-    name = f'step-{s.step:08d}.safetensors'
-    sha = write_tensors(folder/name, t)
-    write_json(folder/'checkpoint.json', dict(step=s.step, file=name, tensors=sha, meta=meta))
+    parts = write_parts(folder, f'step-{s.step:08d}', t, part_mb)
+    write_json(folder/'checkpoint.json', dict(step=s.step, parts=parts, meta=meta))
     for old in folder.glob('step-*.safetensors'):
-        if old.name!=name: old.unlink()
+        if old.name not in [p['file'] for p in parts]: old.unlink()
 
 # %% ../nbs/09_train.ipynb #cell-10
 def load_state(s:State, folder, **meta)->State:
@@ -57,7 +60,8 @@ def load_state(s:State, folder, **meta)->State:
     if r.get('meta')!=meta:
         raise ValueError(f"the checkpoint in '{folder}' belongs to another run ({r.get('meta')}, not "
                          f"{meta}): use another folder or delete it")
-    t = read_tensors(Path(folder)/r['file'], r['tensors'])
+    one = [dict(file=r.get('file'), sha256=r.get('tensors'))] # as older releases wrote it
+    t = read_parts(folder, r.get('parts') or one)
     part = lambda p: {k[len(p):]: v for k,v in t.items() if k.startswith(p)}
     try: s.net.load_state_dict(part('net.')); s.ema.load_state_dict(part('ema.'))
     except RuntimeError as e:
