@@ -25,7 +25,7 @@ COLUMNS = dict(fid='FID', intra_fid='intra-FID', inception_score='IS', accuracy=
                precision='P', recall='R', density='D', coverage='C', cas='CAS', kid='KID',
                inception_fid='FID (Inception)', inception_kid='KID (Inception)',
                inception_intra_fid='intra-FID (Inception)')
-QUALITY = dict(accuracy='accuracy', nll='NLL', ece='ECE', pull_error='error of the pull')
+QUALITY = dict(accuracy='accuracy', nll='NLL', ece='ECE', pull_error='relative error of the pull')
 
 def spread(v)->dict:
     "Mean, standard deviation (none for a single value), smallest, and the values"
@@ -231,19 +231,21 @@ def scales_figure(t:dict, metrics=FOUR):
     return fig
 
 # %% ../nbs/17a_tables.ipynb #cell-17
+def _relative(noise, m): # the error of the pull over the mean square of the exact one: 1 for no pull at all
+    "What a panel shows of each noise level"
+    if m!='pull_error': return noise
+    size = lambda n: max(n['pull_size']['mean'], 1e-300)
+    return [{m: {k: n[m][k] and n[m][k]/size(n) for k in ('mean', 'sd')}} for n in noise]
+
 def noise_figure(t:dict, metrics=tuple(QUALITY)):
     "What the classifiers are worth against noise, at the smallest fraction"
     fig, axs = _figure(len(metrics), (3*len(metrics), 3.2))
     rows = [r for r in _least(t) if r['noise']]
     for ax,m in zip(axs, metrics):
-        for r in rows: _curve(ax, r['method'], [n['sigma'] for n in r['noise']], r['noise'], m)
+        for r in rows: _curve(ax, r['method'], [n['sigma'] for n in r['noise']], _relative(r['noise'], m), m)
         ax.set_xscale('log'); ax.set_xlabel('noise level sigma'); ax.set_title(QUALITY[m], fontsize=10)
-        if rows and m=='pull_error':
-            ns = rows[0]['noise']
-            size = [n['pull_size']['mean'] for n in ns]
-            ax.plot([n['sigma'] for n in ns], size, 'k:', label='no pull at all')
-            if max(size)>0: ax.set_yscale('log')
-    if rows: _legend(fig, axs[-1])
+        if m=='pull_error': ax.axhline(1, color='0.6', lw=1, ls='--')
+    if rows: _legend(fig, axs[0])
     return fig
 
 def curves_figure(t:dict):
