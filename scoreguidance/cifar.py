@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SMOKE', 'CPU', 'BUDGET', 'PAPER', 'CIFAR10', 'CIFAR100', 'MANY', 'LESS', 'ImageBudget', 'Place', 'smaller', 'made',
            'real', 'make_data', 'fitted', 'blank', 'ImageJudge', 'seen_by', 'watch', 'trained', 'make_judge',
-           'make_score', 'kept', 'load_world', 'by_inception', 'evaluate_images', 'split', 'look_of',
+           'make_score', 'kept', 'weights_of', 'load_world', 'by_inception', 'evaluate_images', 'split', 'look_of',
            'train_image_cell', 'draws', 'sweep_images', 'read_net', 'image_cell', 'presets', 'rehearsal', 'saved_bytes',
            'calibrated', 'estimate', 'told', 'reproduce_images', 'asked', 'plan_of']
 
@@ -239,13 +239,23 @@ def make_score(out, budget, here=Place())->dict:
     r = b.recipe_of(b.score_steps, b.lr, 0)
     net, _, sec, mb = trained(folder, w.score(0), loss, batches(w.x, w.y, w.sde, b.batch), r, here)
     record = dict(what='score', budget=asdict(b), seconds=sec, memory_mb=mb)
-    _finish(folder, record, weights=kept(net, b))
+    _finish(folder, record, **kept(net, b))
     return record
 
-def kept(net, b)->dict: # name -> tensor
-    "Weights for the disk, in the precision the network ran in"
-    return {k: v.to(torch.bfloat16) if b.bf16 and v.is_floating_point() else v
-            for k,v in net.state_dict().items()}
+def kept(net, b, mb:float=15.)->dict: # name of a file -> its tensors
+    "Weights for the disk, in the precision the network ran in, in files of `mb` megabytes at most"
+    files, room, n = {'weights': {}}, mb*2**20, 1
+    for k,v in net.state_dict().items():
+        v = v.to(torch.bfloat16) if b.bf16 and v.is_floating_point() else v
+        if (room := room-v.nbytes)<0: n, room = n+1, mb*2**20-v.nbytes
+        files.setdefault('weights' if n==1 else f'weights_{n}', {})[k] = v
+    return files
+
+def weights_of(folder)->dict: # name -> tensor
+    "The weights of a finished folder"
+    sums = read_json(Path(folder)/'record.json')['tensors']
+    parts = [read_tensors(Path(folder)/f'{k}.safetensors', v) for k,v in sums.items() if k.startswith('weights')]
+    return {k: v for p in parts for k,v in p.items()}
 
 # %% ../nbs/17c_cifar.ipynb #cell-19
 @lru_cache(maxsize=1)
@@ -254,8 +264,7 @@ def load_world(out, b, dev:str)->World:
     w, nets = blank(out, b, dev), {}
     nets = dict(judge=ImageJudge(b.classes, b.size, b.judge).to(dev), score=w.score(0))
     for k,net in nets.items():
-        sha = read_json(Path(out)/k/'record.json')['tensors']['weights']
-        net.load_state_dict(read_tensors(Path(out)/k/'weights.safetensors', sha))
+        net.load_state_dict(weights_of(Path(out)/k))
         net.eval().requires_grad_(False)
     score = from_denoiser(at(prepared(nets['score'], b.bf16), w.sde), w.sde)
     return w._replace(judge=nets['judge'], score=score, ref=cache(lambda: seen_by(nets['judge'], w.x)))
@@ -347,8 +356,8 @@ def sweep_images(folder, out, w, run, f, here): # (metrics of each scale, images
 def read_net(out, run, w): # its function of (x, t)
     "The trained network of a finished cell"
     folder, m = Path(out)/'cells'/run.name, METHODS[run.method]
-    net, sha = m.net(w), read_json(folder/'record.json')['tensors']['weights']
-    net.load_state_dict(read_tensors(folder/'weights.safetensors', sha))
+    net = m.net(w)
+    net.load_state_dict(weights_of(folder))
     return under(m, prepared(net.eval().requires_grad_(False), w.budget.bf16), w.sde)
 
 def image_cell(out, run:Run, here=Place())->dict: # its record
@@ -363,7 +372,7 @@ def image_cell(out, run:Run, here=Place())->dict: # its record
     rows, images = sweep_images(folder, out, w, run, f, here)
     record = about(out, w, run, y, rows=rows, noise=examine(w, run, f), curve=curve, train_seconds=sec,
                    seconds=sec+sum(r['sample_seconds'] for r in rows), device=str(dev), memory_mb=round(mb))
-    _finish(folder, record, weights=kept(net, run.budget) if net else {}, samples=images)
+    _finish(folder, record, **(kept(net, run.budget) if net else {}), samples=images)
     if run.budget.n<=1000: shutil.rmtree(folder/'draws', ignore_errors=True)
     return read_json(folder/'record.json')
 
