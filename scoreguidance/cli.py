@@ -67,7 +67,8 @@ def evaluate_options(sub):
     say('--reference-labels', help="classes of the reference, where its file has none")
     say('--features', default='inception', help="pixels, digits, resnet56, inception, inception:MODE; MODE: "
                                                 "clean, legacy_pytorch, legacy_tensorflow (inception)")
-    say('--weights', help="file of the feature network's weights (digits: folder of the judge)")
+    say('--weights', help="file of the feature network's weights (digits: folder of the judge, made "
+                           "there in half a minute where it is missing; out/judge)")
     say('--download', action='store_true', help="let clean-fid fetch Inception's weights")
     say('--key', help="entry of the samples' file that holds the images")
     say('--range', nargs=2, type=float, metavar=('BLACK', 'WHITE'), help="of float images (-1 1)")
@@ -77,9 +78,10 @@ def evaluate_options(sub):
     say('--times', type=int, default=10, help="half samples for the intervals, 0: none (10)")
     say('--json', help="file for the record")
     say('--name', default='samples', help="row in a table")
-    kinds = dict(quantiser=str, sampler=str, nfe=int, ema=float, chosen=str, scale=float)
-    for k,kind in kinds.items():
-        say(f'--{k}', type=kind, help=f"{k}, carried into the record")
+    kinds = dict(quantiser=(str, "how floats became bytes"), sampler=(str, "its name"),
+                 nfe=(int, "network evaluations"), ema=(float, "decay of the moving average"),
+                 chosen=(str, "how the scale was chosen"), scale=(float, "guidance scale"))
+    for k,(kind,what) in kinds.items(): say(f'--{k}', type=kind, help=f"{what}, for the record")
 
 # %% ../nbs/18_cli.ipynb #cell-8
 def evaluate_samples(a)->int: # exit status
@@ -170,7 +172,8 @@ def reproduced(a)->int: # exit status
     if a.command=='table': t, out = table(a.dir, a.into), a.into or a.dir
     else:
         kw = params(a.p, reproduce)
-        out = kw.setdefault('out', 'out/digits')
+        small = kw.get('preset', 'default')
+        out = kw.setdefault('out', f'out/{a.experiment}' + (f'-{small}' if small!='default' else ''))
         print(f"reproduce {a.experiment}: " + ', '.join(f'{k}={v}' for k,v in kw.items()), flush=True)
         t = reproduce(**kw, say=lambda s: print(s, flush=True))
     print(f"\n{markdown(t)}\nTable and figures are in {out}: table.md, table.json and "

@@ -108,11 +108,12 @@ def write_json(path, obj:dict)->None:
     body['sha256'] = _sha(canonical(body).encode())
     write_bytes(path, json.dumps(body, indent=1).encode()+b'\n')
 
-def _read(path, what):
+def _read(path, what, mend=None):
     "The bytes of a file"
     try: return Path(path).read_bytes()
     except FileNotFoundError:
-        raise FileNotFoundError(f"no {what} at '{path}': run the experiment that writes it first") from None
+        mend = mend or 'run the experiment that writes it first'
+        raise FileNotFoundError(f"no {what} at '{path}': {mend}") from None
     except OSError as e:
         raise ValueError(f"cannot read '{path}' ({e.strerror}): mend its rights or name another") from e
 
@@ -149,18 +150,22 @@ def write_tensors(path, tensors:dict)->str:
 def checked(path, # a file
             sha:str|None, # its sha256, where known
             what='file', # what it is, for the message
+            mend=None, # what to do where it is damaged or missing, for the message
            )->bytes:
     "The content of a file whose checksum holds"
-    data = _read(path, what)
+    data = _read(path, what, mend)
     if sha is not None and _sha(data)!=sha:
-        raise ValueError(f"damaged file '{path}': expected sha256 {sha}; delete it and run again")
+        raise ValueError(f"damaged file '{path}': expected sha256 {sha}; "
+                         f"{mend or 'delete it and run again'}")
     return data
 
 def read_tensors(path, # a file of `write_tensors`
                  sha:str|None=None, # its sha256, where known
+                 mend=None, # as in `checked`
                 )->dict: # named tensors
     "Tensors from a file whose checksum holds"
-    data = checked(path, sha, 'tensors')
+    data = checked(path, sha, 'tensors', mend)
     try: return load(data)
     except Exception as e:
-        raise ValueError(f"damaged file '{path}': not safetensors ({e}); delete it and run again") from None
+        mend = mend or 'delete it and run again'
+        raise ValueError(f"damaged file '{path}': not safetensors ({e}); {mend}") from None
