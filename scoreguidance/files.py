@@ -108,11 +108,12 @@ def write_json(path, obj:dict)->None:
     body['sha256'] = _sha(canonical(body).encode())
     write_bytes(path, json.dumps(body, indent=1).encode()+b'\n')
 
-def _read(path, what):
+def _read(path, what, mend=None):
     "The bytes of a file"
     try: return Path(path).read_bytes()
     except FileNotFoundError:
-        raise FileNotFoundError(f"no {what} at '{path}': run the experiment that writes it first") from None
+        mend = mend or 'run the experiment that writes it first'
+        raise FileNotFoundError(f"no {what} at '{path}': {mend}") from None
     except OSError as e:
         raise ValueError(f"cannot read '{path}' ({e.strerror}): mend its rights or name another") from e
 
@@ -149,21 +150,25 @@ def write_tensors(path, tensors:dict)->str:
 def checked(path, # a file
             sha:str|None, # its sha256, where known
             what='file', # what it is, for the message
+            mend=None, # what to do where it is damaged or missing, for the message
            )->bytes:
     "The content of a file whose checksum holds"
-    data = _read(path, what)
+    data = _read(path, what, mend)
     if sha is not None and _sha(data)!=sha:
-        raise ValueError(f"damaged file '{path}': expected sha256 {sha}; delete it and run again")
+        raise ValueError(f"damaged file '{path}': expected sha256 {sha}; "
+                         f"{mend or 'delete it and run again'}")
     return data
 
 def read_tensors(path, # a file of `write_tensors`
                  sha:str|None=None, # its sha256, where known
+                 mend=None, # as in `checked`
                 )->dict: # named tensors
     "Tensors from a file whose checksum holds"
-    data = checked(path, sha, 'tensors')
+    data = checked(path, sha, 'tensors', mend)
     try: return load(data)
     except Exception as e:
-        raise ValueError(f"damaged file '{path}': not safetensors ({e}); delete it and run again") from None
+        mend = mend or 'delete it and run again'
+        raise ValueError(f"damaged file '{path}': not safetensors ({e}); {mend}") from None
 
 # %% ../nbs/08a_files.ipynb #cell-20b
 def _grouped(tensors, most):
@@ -190,8 +195,11 @@ def write_parts(folder, # where
     return parts
 
 # %% ../nbs/08a_files.ipynb #cell-20c
+def _part(folder, p, mend): return read_tensors(Path(folder)/p['file'], p['sha256'], mend)
+
 def read_parts(folder, # where
                parts:list, # as `write_parts` returned them
+               mend=None, # as in `checked`
               )->dict: # named tensors
     "Tensors from files whose checksums hold"
-    return {k: v for p in parts for k,v in read_tensors(Path(folder)/p['file'], p['sha256']).items()}
+    return {k: v for p in parts for k,v in _part(folder, p, mend).items()}

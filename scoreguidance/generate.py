@@ -75,7 +75,8 @@ def _opened(folder, about):
     if r['about']!=about:
         raise ValueError(f"the samples in '{folder}' belong to another run ({r['about']}, not {about}): "
                          "use another folder or delete it")
-    for p in r['parts']: read_tensors(folder/p['file'], p['sha256'])
+    mend = f"delete the folder '{folder}' and run again"
+    for p in r['parts']: read_tensors(folder/p['file'], p['sha256'], mend)
     return r
 
 # %% ../nbs/15c_generate.ipynb #cell-13
@@ -119,5 +120,6 @@ def collect(folder)->tuple: # bytes [n,c,h,w], classes [n]
     r = read_json(Path(folder)/'samples.json')
     n, of = sum(p['n'] for p in r['parts']), r['about']['n']
     if n<of: raise ValueError(f"'{folder}' has {n} of {of} samples: run it again to draw the rest")
-    parts = [read_tensors(Path(folder)/p['file'], p['sha256']) for p in r['parts']]
+    mend = f"delete the folder '{folder}' and run again"
+    parts = [read_tensors(Path(folder)/p['file'], p['sha256'], mend) for p in r['parts']]
     return torch.cat([p['x'] for p in parts]), torch.cat([p['y'] for p in parts])

@@ -219,7 +219,7 @@ class NCSNpp(nn.Module):
 # %% ../nbs/15_image_nets.ipynb #cell-44
 def full(**kw)->NCSNpp: # keywords of Shape
     "CIFAR-10's NCSN++, continuous"
-    return NCSNpp(Shape(**kw)).to(memory_format=torch.channels_last)
+    return NCSNpp(Shape(**kw)).to(memory_format=torch.channels_last) # type: ignore
 
 def deep(**kw)->NCSNpp: # keywords of Shape
     "The same with twice the blocks"
@@ -337,7 +337,7 @@ def from_reference(state:dict, # the published state dict, by its own names
     views = _entries(net)
     _compare({'sigmas': state.get('sigmas', torch.ones(1)), **views}, state)
     for k,v in views.items(): v.copy_(state[k])
-    return Reference(net, unit, state['sigmas']).to(memory_format=torch.channels_last).eval()
+    return Reference(net, unit, state['sigmas']).to(memory_format=torch.channels_last).eval() # type: ignore
 
 # %% ../nbs/15_image_nets.ipynb #cell-59
 def standard(x:Tensor, # noisy images [b,...]

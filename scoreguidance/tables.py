@@ -248,6 +248,7 @@ def noise_figure(t:dict, metrics=tuple(QUALITY)):
     if rows: _legend(fig, axs[0])
     return fig
 
+# %% ../nbs/17a_tables.ipynb #cell-17a
 def curves_figure(t:dict):
     "Both errors of the classifiers while they train, at the smallest fraction (Chao et al. 2022, Fig. 5)"
     fig, axs = _figure(2, (7, 3.2))

@@ -60,8 +60,9 @@ def load_state(s:State, folder, **meta)->State:
     if r.get('meta')!=meta:
         raise ValueError(f"the checkpoint in '{folder}' belongs to another run ({r.get('meta')}, not "
                          f"{meta}): use another folder or delete it")
+    mend = f"delete the folder '{folder}' and run again, from the start"
     one = [dict(file=r.get('file'), sha256=r.get('tensors'))] # as older releases wrote it
-    t = read_parts(folder, r.get('parts') or one)
+    t = read_parts(folder, r.get('parts') or one, mend)
     part = lambda p: {k[len(p):]: v for k,v in t.items() if k.startswith(p)}
     try: s.net.load_state_dict(part('net.')); s.ema.load_state_dict(part('ema.'))
     except RuntimeError as e:

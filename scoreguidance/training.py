@@ -72,6 +72,7 @@ def allowed(w:Wish)->Wish: # the same
     if not 0<w.labels<=1: raise ValueError(f"--labels must lie in (0,1], got {w.labels}: 0.05 labels 5%")
     return w
 
+# %% ../nbs/17d_training.ipynb #cell-6b
 def recipe_of(w:Wish, slices:int=1)->Recipe:
     "The engine's recipe for a wish"
     r = RECIPES[w.preset]
@@ -250,8 +251,8 @@ def sample_file(folder, # of the score, or a name that comes with the package
                )->tuple: # bytes [n,c,h,w], classes [n]
     "Draw samples into a file; killed, the same call goes on"
     place, out = device(dev), Path(out)
-    if out.suffix!='.safetensors': raise ValueError(f"--out {out}: name a file that ends in .safetensors")
-    if steps<2 or batch<1: raise ValueError("--steps must be 2 or more, and --batch 1 or more")
+    if out.suffix!='.safetensors' or steps<2 or batch<1:
+        raise ValueError(f"--out {out} must end in .safetensors, --steps be 2 or more, --batch 1 or more")
     score, sde, shape, names, sums = bound(folder, classifier, scale, place)
     y, parts = wanted(classes, names, n), writable(out.parent)/f'{out.name}.parts'
     about = dict(weights=sums, scale=scale, steps=steps, seed=seed, asked=digest(y))
@@ -261,8 +262,7 @@ def sample_file(folder, # of the score, or a name that comes with the package
         if say: say(f"{done.n} of {done.of} samples, {time.time()-begun:.0f} s")
     x, y = collect(parts)
     write_json(out.with_suffix('.json'), dict(about=about, tensors=write_tensors(out, dict(x=x, y=y))))
-    shutil.rmtree(parts, ignore_errors=True)
-    return x, y
+    shutil.rmtree(parts, ignore_errors=True); return x, y
 
 # %% ../nbs/17d_training.ipynb #cell-19
 def sheet(x:Tensor, # bytes [n,c,h,w]

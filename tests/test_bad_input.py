@@ -224,9 +224,9 @@ def test_damaged_checkpoint(tmp_path, job):
     record, weights = tmp_path/'checkpoint.json', next(tmp_path.glob('step-*.safetensors'))
     data = weights.read_bytes()
     weights.write_bytes(data[:-9])
-    says(again, 'damaged file', 'expected sha256', 'delete it and run again')
+    says(again, 'damaged file', 'expected sha256', f"delete the folder '{tmp_path}' and run again")
     weights.unlink()
-    says(again, 'no tensors at', error=FileNotFoundError)
+    says(again, 'no tensors at', f"delete the folder '{tmp_path}' and run again", error=FileNotFoundError)
     weights.write_bytes(data)
     assert again() is None
     text = record.read_text()

@@ -310,6 +310,23 @@ def test_disk_full_at_any_byte(halfway, parts):
     assert load() == bits(s) != before
 
 
+def test_sampling_on_a_full_disk(drawn, tmp_path):
+    "At its first record, at a part, and at a record that has grown: what was drawn is kept"
+    for n, least in ((100, 0), (700, 0), (1700, 8)):
+        with room(n), pytest.raises(ValueError) as e: draw(tmp_path/str(n))
+        says(str(e.value), 'cannot write', 'free space or choose another folder', 'is unchanged')
+        record = tmp_path/str(n)/'samples.json'
+        assert (sum(p['n'] for p in read_json(record)['parts']) if record.exists() else 0) >= least and not scraps(tmp_path/str(n))
+        draw(tmp_path/str(n))
+        assert torch.equal(collect(tmp_path/str(n))[0], drawn[0])
+
+
+def test_engine_on_a_full_disk(tmp_path):
+    with room(2000), pytest.raises(ValueError) as e: engine(tmp_path)
+    says(str(e.value), 'cannot write', 'free space', 'is unchanged')
+    assert not scraps(tmp_path) and bits(engine(tmp_path)) == bits(engine())
+
+
 @pytest.mark.parametrize('call', ['fsync', 'replace', 'open'])
 def test_disk_full_at_any_call(monkeypatch, halfway, call):
     s, folder, load = halfway
@@ -348,7 +365,7 @@ def open_path(tmp_path):
     subprocess.run(['chmod', '-R', 'u+rwX', p]); shutil.rmtree(p)
 
 
-def test_read_only_folder(open_path):
+def test_read_only_folder(open_path, capfd):
     train(open_path/'run')
     write_json(open_path/'run'/'r.json', dict(a=1))
     held = {p: p.read_bytes() for p in (open_path/'run').iterdir()}
@@ -356,11 +373,16 @@ def test_read_only_folder(open_path):
     (open_path/'run').chmod(0o555)
     with nobody():
         for f in (lambda: write_json(open_path/'run'/'r.json', dict(a=2)), lambda: checkpoint(job()[0], open_path/'run'),
-                  lambda: train(open_path/'run'), lambda: train(open_path/'run'/'deeper')):
+                  lambda: train(open_path/'run'), lambda: train(open_path/'run'/'deeper'), lambda: draw(open_path/'run'),
+                  lambda: engine(open_path/'run'/'deeper')):
             with pytest.raises(ValueError) as e: f()
             says(str(e.value), 'Permission denied', 'choose another folder')
         assert read_json(open_path/'run'/'r.json') == dict(a=1)
         assert main(['table', str(open_path), '--into', str(open_path/'run')]) == 2
+        assert main(['evaluate', 'none.npz', '--reference', 'digits', '--json', str(open_path/'run'/'new.json')]) == 2
+        assert 'cannot write' in (said := capfd.readouterr().err) and 'none.npz' not in said, 'said after the work, not before it'
+        assert run(open_path/'run') == run(open_path/'run'/'deeper') == 2
+        says(capfd.readouterr().err, 'Permission denied', 'choose')
     assert held == {p: p.read_bytes() for p in (open_path/'run').iterdir()}
 
 
@@ -429,10 +451,36 @@ def test_damaged_checkpoint(trained, tmp_path, where, how):
     damage = dict(flipped=flipped(b, i), cut=b[:i], grown=b[:i]+b'\0'+b[i:], zeroed=b[:i]+bytes(len(b)-i-1)+b'\1')
     file.write_bytes(damage[how])
     with pytest.raises(ValueError) as e: train(tmp_path)
-    says(str(e.value), 'damaged file', file.name, 'delete it and run again')
-    file.unlink()  # as told
+    says(str(e.value), 'damaged file', file.name, f"delete the folder '{tmp_path}' and run again")
+    file.unlink()
     with pytest.raises(FileNotFoundError) as e: train(tmp_path)
-    says(str(e.value), 'no tensors at', file.name)
+    says(str(e.value), 'no tensors at', file.name, f"delete the folder '{tmp_path}' and run again")
+
+
+def test_damaged_parts_of_samples(drawn, tmp_path):
+    "Every file that sampling leaves, cut and with a flipped bit, whole or half way; what the message says helps"
+    whole = tmp_path/'whole'
+    draw(whole)
+    names = sorted(p.name for p in whole.iterdir() if p.name[0] != '.')
+    assert len(names) == 13
+    for k, name in enumerate(names[::4]):
+        out = tmp_path/str(k)
+        shutil.copytree(whole, out)
+        b = (out/name).read_bytes()
+        for damage in (b[:len(b)//2], b'', flipped(b, len(b)//2, 1), flipped(b, len(b)-2)):
+            (out/name).write_bytes(damage)
+            for f in (draw, collect):
+                with pytest.raises(ValueError) as e: f(out)
+                says(str(e.value), 'damaged', name, 'run again')
+        if name == 'samples.json': (out/name).unlink()
+        else:
+            assert f"delete the folder '{out}'" in str(e.value)
+            (out/name).unlink()
+            with pytest.raises(FileNotFoundError) as e: draw(out)
+            says(str(e.value), 'no tensors at', name, f"delete the folder '{out}'")
+            shutil.rmtree(out)
+        draw(out)
+        assert torch.equal(collect(out)[0], drawn[0])
 
 
 @pytest.mark.parametrize('kind', ['npz', 'npy', 'safetensors'])
@@ -531,6 +579,23 @@ def test_record_has_no_place(judged, tmp_path, capfd):
     assert main(['evaluate', str(judged[0]), '--reference', 'digits', '--features', 'pixels', '--json', str(tmp_path/'file'/'r.json')]) == 2
     says(capfd.readouterr().err, 'cannot write to', 'choose another folder')
     assert time.process_time()-begun < judged[2]/2
+
+
+def test_evaluation_on_a_full_disk(judged, tmp_path, capfd):
+    "In the cache, and at the record: one sentence, no scrap, and the same command goes on"
+    samples, want, _ = judged
+    shutil.copytree(samples.parent/'whole', tmp_path/'cached')
+    (tmp_path/'cached'/'r.json').unlink()
+    for name, n in (('empty', 5000), ('cached', (samples.parent/'whole'/'r.json').stat().st_size-1)):
+        def crowded():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (n, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+            return evaluation(samples, tmp_path/name)
+        assert ended(fork(crowded))[0] == 2
+        said = capfd.readouterr().err
+        says(said, 'cannot write', 'free space')
+        assert ('r.json' in said) == (name == 'cached')
+        assert not (tmp_path/name/'r.json').exists() and not scraps(tmp_path)
+        assert evaluation(samples, tmp_path/name) == 0 and values(tmp_path/name) == want
 
 
 def test_damaged_evaluation(judged, tmp_path, capfd):

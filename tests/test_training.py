@@ -78,13 +78,13 @@ def test_sampled_and_judged(cifar, networks, tmp_path, score, capsys):
     out = tmp_path/'s.safetensors'
     guide = ['--classifier', str(networks/'classifier')] if score == 'score' else []
     draw = ['sample', str(networks/score), *guide, '--device', 'cpu', '--out', str(out), '--grid', str(tmp_path/'g.png')]
-    draw += flags(scale=2, n=12, steps=3, batch=5)
+    draw += flags(scale=2, n=18, steps=3, batch=5)
     assert main(draw) == 0
     d, before = read(out), out.stat().st_mtime_ns
-    assert d.x.shape == (12, 3, 32, 32) and d.y.tolist() == [0, 1]*6 and (tmp_path/'g.png').stat().st_size > 500
+    assert d.x.shape == (18, 3, 32, 32) and d.y.tolist() == [0, 1]*9 and (tmp_path/'g.png').stat().st_size > 500
     assert main(draw) == 0 and out.stat().st_mtime_ns == before, 'drawn again'
     one = ['sample', str(networks/score), *guide, '--device', 'cpu', '--out', str(tmp_path/'one.safetensors')]
-    assert main([*one, *flags(scale=2, n=12, steps=3, batch=12)]) == 0
+    assert main([*one, *flags(scale=2, n=18, steps=3, batch=18)]) == 0
     close = (read(tmp_path/'one.safetensors').x.int()-d.x.int()).abs().max() if d.x.dtype == torch.uint8 else (read(tmp_path/'one.safetensors').x-d.x).abs().max()
     assert close <= 1, 'samples depend on the batch'
     assert main(['evaluate', str(out), '--reference', cifar, '--features', 'pixels', '--times', '0', '--json', str(tmp_path/'r.json')]) == 0
