@@ -419,7 +419,7 @@ class Plan:
         return sorted(runs, key=lambda r: METHODS[r.method].steps!='score_steps')
 
 PRESETS = dict(
- default=Plan(),
+ default=Plan(tuple(PAPERS)),
  smoke=Plan((*PAPERS, 'CG-pseudo', 'CG-consistency'), (.05, 1.), (0, 1), preset='smoke',
             budget=Budget(score_steps=60, clf_steps=30, judge_steps=80, batch=64, times=5, n=100,
                           scales=(1., 3.))),

@@ -12,7 +12,7 @@ from concurrent.futures import (FIRST_COMPLETED, BrokenExecutor, CancelledError,
                                 ProcessPoolExecutor, ThreadPoolExecutor)
 from concurrent.futures import wait as wait_for
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 
 # %% ../nbs/08c_jobs.ipynb #cell-5
 def _single(fn, *args, **kwargs):
@@ -52,6 +52,7 @@ class Workers(Pool, ThreadPoolExecutor):
     def submit(self, fn, /, *args, **kwargs): return super().submit(self._job, fn, *args, **kwargs)
     def _job(self, fn, *args, **kwargs):
         "In a thread: give the job to the thread's own process"
+        resource_tracker.ensure_running()               # on its start it would unblock what is blocked next
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})   # inherited: not even as workers start
         me, make = threading.get_ident(), (1, get_context('spawn'), _worker, (os.getpid(),))
         if me not in self.own: self.own[me] = ProcessPoolExecutor(*make)

@@ -67,7 +67,7 @@ def test_page_is_current():
 def test_page_says_what_missed(tmp_path):
     "A record altered is seen on the page; a missed target is called so"
     r = read_json(stored[0])
-    r.pop('sha256')
+    r.pop('sha256', None)
     r['claims'] = [dict(r['claims'][0], what='a thing', kind='time', ratio=1.5, lowest=1.4, highest=1.6, target=2., better='more')]
     write_json(tmp_path/stored[0].name, r)
     assert '- ' + r['what'] + ', a thing: 1.50x (1.40 to 1.60), target at least 2x' in page.build(tmp_path)
