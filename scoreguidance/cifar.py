@@ -379,7 +379,7 @@ def image_cell(out, run:Run, here=Place())->dict: # its record
     return read_json(folder/'record.json')
 
 # %% ../nbs/17c_cifar.ipynb #cell-30
-_few = ('CG', 'CG-SC-labeled', 'CG-SC-all', 'CG-DLSM', 'CG-consistency', 'CG-pseudo', 'CG-exact')
+_few = ('CG', 'CG-SC-labeled', 'CG-SC-all', 'CG-DLSM', 'CG-consistency', 'CG-exact')
 _tiny = Shape(8, (1,2), 1, (1,), dropout=0.)
 SMOKE = ImageBudget('made', 8, 3, _tiny, _tiny, 8, 6, 4, 20, 16, warm=2, hi=10., times=3, n=48,
                     scales=(1., 2.), levels=(.2, 1.), lr=1e-3, clf_lr=1e-3)

@@ -291,7 +291,7 @@ def panel(x, classes:int, per=8): # bytes (n,c,h,w), classes in turn
     x = x[:classes*k].unflatten(0, (k, classes)).transpose(0, 1).flatten(0, 1)
     return make_grid(x, k, 1).permute(1, 2, 0)
 
-def samples_figure(out, t:dict, per=8, most=10):
+def samples_figure(out, t:dict, per=7, most=10):
     "One panel per method at the smallest fraction: a row for each class, at the best scale, first draw"
     cells, rows = finished(out, read_json(Path(out)/'plan.json')), _least(t)
     cols, c = min(4, len(rows)), len(t['floor']['per_class']['accuracy'])
