@@ -234,8 +234,8 @@ def scales_figure(t:dict, metrics=FOUR):
 def _relative(noise, m): # the error of the pull over the mean square of the exact one: 1 for no pull at all
     "What a panel shows of each noise level"
     if m!='pull_error': return noise
-    size = lambda n: max(n['pull_size']['mean'], 1e-300)
-    return [{m: {k: n[m][k] and n[m][k]/size(n) for k in ('mean', 'sd')}} for n in noise]
+    ratio = lambda n: spread(a/max(b, 1e-300) for a,b in zip(n[m]['values'], n['pull_size']['values']))
+    return [{m: ratio(n)} for n in noise]
 
 def noise_figure(t:dict, metrics=tuple(QUALITY)):
     "What the classifiers are worth against noise, at the smallest fraction"
