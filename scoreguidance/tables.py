@@ -14,7 +14,6 @@ from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 import torch
-from torchvision.utils import make_grid
 from .files import canonical, read_json, read_tensors, writable, write_bytes, write_json
 from .jobs import dask, processes
 from .experiment import DIGITS, METHODS, SAME, Plan, Task, TimeUp, _list, grid, plan
@@ -287,6 +286,7 @@ def per_class(t:dict, metric='intra_fid', fraction=None)->str: # markdown
 # %% ../nbs/17a_tables.ipynb #cell-18
 def panel(x, classes:int, per=8): # bytes (n,c,h,w), classes in turn
     "Images in a row for each class: bytes (h,w,c)"
+    from torchvision.utils import make_grid
     k = max(1, min(per, len(x)//classes))
     x = x[:classes*k].unflatten(0, (k, classes)).transpose(0, 1).flatten(0, 1)
     return make_grid(x, k, 1).permute(1, 2, 0)
