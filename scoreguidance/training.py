@@ -252,7 +252,7 @@ def sample_file(folder, # of the score, or a name that comes with the package
     "Draw samples into a file; killed, the same call goes on"
     place, out = device(dev), Path(out)
     if out.suffix!='.safetensors' or steps<2 or batch<1:
-        raise ValueError(f"--out {out} must end in .safetensors, --steps be 2 or more, --batch 1 or more")
+        raise ValueError(f"--steps must be 2 or more, --batch 1 or more, and --out {out} end in .safetensors")
     score, sde, shape, names, sums = bound(folder, classifier, scale, place)
     y, parts = wanted(classes, names, n), writable(out.parent)/f'{out.name}.parts'
     about = dict(weights=sums, scale=scale, steps=steps, seed=seed, asked=digest(y))

@@ -88,7 +88,7 @@ def test_sampled_and_judged(cifar, networks, tmp_path, score, capsys):
     close = (read(tmp_path/'one.safetensors').x.int()-d.x.int()).abs().max() if d.x.dtype == torch.uint8 else (read(tmp_path/'one.safetensors').x-d.x).abs().max()
     assert close <= 1, 'samples depend on the batch'
     assert main(['evaluate', str(out), '--reference', cifar, '--features', 'pixels', '--times', '0', '--json', str(tmp_path/'r.json')]) == 0
-    assert 'fid' in read_json(tmp_path/'r.json')['values']
+    assert 'frechet' in read_json(tmp_path/'r.json')['values']
 
 
 def test_dlsm_needs_a_score(cifar, networks, tmp_path):
