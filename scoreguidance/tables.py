@@ -16,7 +16,7 @@ from statistics import mean, stdev
 import torch
 from .files import canonical, read_json, read_tensors, writable, write_bytes, write_json
 from .jobs import dask, processes
-from .experiment import DIGITS, METHODS, SAME, Plan, Task, TimeUp, _list, grid, plan
+from .experiment import DIGITS, METHODS, Plan, Task, TimeUp, _list, grid, plan, run_of
 
 # %% ../nbs/17a_tables.ipynb #cell-5
 COLUMNS = dict(fid='FID', intra_fid='intra-FID', inception_score='IS', accuracy='gen. acc.',
@@ -72,7 +72,8 @@ def finished(out, p:dict)->dict: # p: the plan as stored
 
 def _of(m, f): # where a method's cells are: those of the run it shares
     "The method and fraction under which a row's cells are stored"
-    return SAME.get(m, m) if f==1 else m, 1. if m=='CG-exact' else f
+    r = run_of(m, f, 0, None)
+    return r.method, r.fraction
 
 def _rows(p, cells): # rows, their costs, and the records used
     "A row for each method and fraction that has a finished cell"
