@@ -106,7 +106,8 @@ def test_leaving_early_ends_the_workers(pool, tmp_path):
 
 
 script = '''
-import os
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)    # also where the tests run in the background
 from scoreguidance.jobs import dask, processes, run
 text = {text!r}
 if __name__ == '__main__':
