@@ -12,7 +12,7 @@ from concurrent.futures import (FIRST_COMPLETED, BrokenExecutor, CancelledError,
                                 ProcessPoolExecutor, ThreadPoolExecutor)
 from concurrent.futures import wait as wait_for
 from functools import partial
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import RawValue, get_context, resource_tracker
 
 # %% ../nbs/08c_jobs.ipynb #cell-5
 def _single(fn, *args, **kwargs):
@@ -36,14 +36,20 @@ class Here(Pool):
         return done
 
 # %% ../nbs/08c_jobs.ipynb #cell-7
-def _worker(parent):
-    "One thread, and no life after the parent"
+def _worker(parent, begun):
+    "One thread, no life after the parent, and a count of jobs begun that the parent can read"
+    global _begun
+    _begun = begun
     os.environ |= dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
     signal.signal(signal.SIGINT, signal.SIG_IGN)       # Ctrl-C is the parent's business
     def watch():
         while os.getppid()==parent: time.sleep(.5)
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
+
+def _begin(fn, *args, **kwargs):
+    _begun.value += 1
+    return _single(fn, *args, **kwargs)
 
 # %% ../nbs/08c_jobs.ipynb #cell-9
 class Workers(Pool, ThreadPoolExecutor):
@@ -54,20 +60,29 @@ class Workers(Pool, ThreadPoolExecutor):
         "In a thread: give the job to the thread's own process"
         resource_tracker.ensure_running()               # on its start it would unblock what is blocked next
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})   # inherited: not even as workers start
-        me, make = threading.get_ident(), (1, get_context('spawn'), _worker, (os.getpid(),))
-        if me not in self.own: self.own[me] = ProcessPoolExecutor(*make)
-        try:
-            done = self.own[me].submit(_single, fn, *args, **kwargs)
-            if self.over: self._end()                   # killed while the process was being started
-            return done.result()
-        except BrokenExecutor: self.own.pop(me, None); raise
+        for last in (False, True):
+            pool, begun = self._mine(); n = begun.value
+            try:
+                done = pool.submit(_begin, fn, *args, **kwargs)
+                if self.over: self._end()               # killed while the process was being started
+                return done.result()
+            except BrokenExecutor:
+                self.own.pop(threading.get_ident(), None)
+                if last or self.over or begun.value>n: raise
+    def _mine(self):
+        "The process of this thread, and how many jobs it has begun"
+        if (me := threading.get_ident()) not in self.own:
+            begun = RawValue('i', 0)
+            make = (1, get_context('spawn'), _worker, (os.getpid(), begun))
+            self.own[me] = ProcessPoolExecutor(*make), begun
+        return self.own[me]
     def _end(self):
-        for pool in list(self.own.values()):
+        for pool,_ in list(self.own.values()):
             for p in list((pool._processes or {}).values()): p.terminate()
     def kill(self): self.over = True; super().kill(); self._end()
     def shutdown(self, wait=True, *, cancel_futures=False):
         super().shutdown(wait, cancel_futures=cancel_futures)
-        for pool in () if self.over else list(self.own.values()): pool.shutdown(wait)
+        for pool,_ in () if self.over else list(self.own.values()): pool.shutdown(wait)
 
 # %% ../nbs/08c_jobs.ipynb #cell-10
 def processes(n:int=2, # worker processes; 1 stays in this process

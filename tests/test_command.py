@@ -13,8 +13,9 @@ from scoreguidance.cli import parser
 from scoreguidance.data import digits, to_uint8
 
 # Ctrl-C is heard even where the shell that started the tests had it ignored, as for jobs in the background
-start = [sys.executable, '-c', 'import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); '
-         'from scoreguidance.cli import main; raise SystemExit(main(sys.argv[1:]))']
+heard = ('import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); '
+         'from scoreguidance.cli import main; raise SystemExit(main(sys.argv[1:]))')
+start = [sys.executable, '-c', heard]
 
 
 def parsers(p, name='scoreguidance'):

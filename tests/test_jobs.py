@@ -93,6 +93,15 @@ def test_no_retries():
     assert 'ended 1 time before' in str(e)
 
 
+def test_killed_between_two_jobs():
+    "A worker that dies idle is replaced, and that is no try of the next job"
+    with processes(2) as pool:
+        for _ in range(5):
+            pids = {pool.submit(os.getpid).result() for _ in range(2)}
+            for pid in pids: os.kill(pid, signal.SIGKILL)
+            assert list(run([('a', int, ('1',))], pool, retries=0)) == [('a', None)]
+
+
 def test_leaving_early_ends_the_workers(pool, tmp_path):
     "A caller that stops listening waits for nobody"
     log = tmp_path/'log'
