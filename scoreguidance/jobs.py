@@ -52,6 +52,15 @@ def _begin(fn, *args, **kwargs):
     return _single(fn, *args, **kwargs)
 
 # %% ../nbs/08c_jobs.ipynb #cell-9
+class _Own(ProcessPoolExecutor):
+    "One process, and how many jobs have begun there"
+    def __init__(self):
+        self.begun = RawValue('i', 0)
+        super().__init__(1, get_context('spawn'), _worker, (os.getpid(), self.begun))
+    def end(self):
+        for p in list((self._processes or {}).values()): p.terminate()
+
+# %% ../nbs/08c_jobs.ipynb #cell-9b
 class Workers(Pool, ThreadPoolExecutor):
     "Processes of one thread each; the death of one is no other's"
     def __init__(self, n): super().__init__(n); self.own, self.over = {}, False
@@ -60,29 +69,23 @@ class Workers(Pool, ThreadPoolExecutor):
         "In a thread: give the job to the thread's own process"
         resource_tracker.ensure_running()               # on its start it would unblock what is blocked next
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})   # inherited: not even as workers start
+        me = threading.get_ident()
         for last in (False, True):
-            pool, begun = self._mine(); n = begun.value
+            own = self.own[me] = self.own.get(me) or _Own()
+            n = own.begun.value
             try:
-                done = pool.submit(_begin, fn, *args, **kwargs)
-                if self.over: self._end()               # killed while the process was being started
+                done = own.submit(_begin, fn, *args, **kwargs)
+                if self.over: own.end()                 # killed while the process was being started
                 return done.result()
             except BrokenExecutor:
-                self.own.pop(threading.get_ident(), None)
-                if last or self.over or begun.value>n: raise
-    def _mine(self):
-        "The process of this thread, and how many jobs it has begun"
-        if (me := threading.get_ident()) not in self.own:
-            begun = RawValue('i', 0)
-            make = (1, get_context('spawn'), _worker, (os.getpid(), begun))
-            self.own[me] = ProcessPoolExecutor(*make), begun
-        return self.own[me]
-    def _end(self):
-        for pool,_ in list(self.own.values()):
-            for p in list((pool._processes or {}).values()): p.terminate()
-    def kill(self): self.over = True; super().kill(); self._end()
+                del self.own[me]
+                if last or self.over or own.begun.value>n: raise
+    def kill(self):
+        self.over = True; super().kill()
+        for own in list(self.own.values()): own.end()
     def shutdown(self, wait=True, *, cancel_futures=False):
         super().shutdown(wait, cancel_futures=cancel_futures)
-        for pool,_ in () if self.over else list(self.own.values()): pool.shutdown(wait)
+        for own in () if self.over else list(self.own.values()): own.shutdown(wait)
 
 # %% ../nbs/08c_jobs.ipynb #cell-10
 def processes(n:int=2, # worker processes; 1 stays in this process

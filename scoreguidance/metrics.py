@@ -9,6 +9,7 @@ __all__ = ['features', 'root_trace', 'frechet', 'Stats', 'statistics', 'frechet_
            'floor', 'Interval', 'halves', 'bootstrap', 'repeated']
 
 # %% ../nbs/16_metrics.ipynb #cell-2
+import math
 import warnings
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -25,18 +26,21 @@ from .ncsn import nearest as neighbours
 # %% ../nbs/16_metrics.ipynb #cell-5
 def features(*sets, # feature sets: (n,d) each
              least:int=2, # rows each must have
+             wide:bool=True, # float32 to float64
             )->list: # the same in float64
     "Feature sets fit to be compared, or the reason why they are not"
-    out = [torch.as_tensor(s).detach().double() for s in sets]
+    out = [torch.as_tensor(s).detach() for s in sets]
+    out = [f if f.dtype==torch.float32 and not wide else f.double() for f in out]
     for f in out:
         if f.ndim != 2 or not f.shape[1]:
             raise ValueError(f"features must be (n,d), not {tuple(f.shape)}: make each item one row")
         if len(f) < least:
             raise ValueError(f"{len(f)} rows of features, at least {least} are needed: draw more samples")
-        if not f.isfinite().all():
+        ends = torch.stack(f.aminmax()).double()
+        if not ends.isfinite().all():
             raise ValueError("features hold NaN or infinity: drop those rows, or look where they come from")
-        if f.abs().max() > 1e40:
-            raise ValueError(f"features as large as {f.abs().max():.3g} overflow when multiplied: look "
+        if ends.abs().max() > 1e40:
+            raise ValueError(f"features as large as {ends.abs().max():.3g} overflow when multiplied: look "
                              "where they come from")
     if len({f.shape[1] for f in out}) > 1:
         raise ValueError(f"features of sizes {[f.shape[1] for f in out]}: both sets need the same extractor")
@@ -191,46 +195,133 @@ def inception_score(probs, # class probabilities: (n,c)
     return fmean(kl(q).mean().exp().item() for q in p.tensor_split(splits))
 
 # %% ../nbs/16_metrics.ipynb #cell-41
-def _gaps(a, b):
-    "Squared distances of all pairs of rows, and more than rounding may have moved them"
-    s = a.square().sum(1)[:,None] + b.square().sum(1)
-    return s - 2*a@b.T, 1e-12*s
+class _Rows:
+    "A set less a centre, block by block: float32 to look at many dimensions, float64 to settle"
+    def __init__(self, f, mean, unit, chunk):
+        self.f, self.mean, self.unit = f, mean, unit
+        self.blocks = [slice(i, min(i+chunk, len(f))) for i in range(0, len(f), chunk)]
+        whole = f.shape[1]<64 or torch.get_float32_matmul_precision()!='highest'
+        self.dtype = torch.float64 if whole else torch.float32
+        self.sq = torch.cat([self[b].square_().sum(1) for b in self.blocks])
+        self.last = None, None, None
+    def __getitem__(self, i): return (self.f[i]-self.mean).mul_(self.unit)
+    def block(self, i, dtype):
+        "Rows of one block; the last one stays at hand"
+        if self.last[0] is not i or self.last[1]!=dtype: self.last = i, dtype, self[i].to(dtype)
+        return self.last[2]
+
+def _centred(sets, chunk):
+    "Sets less the mean of the first, in a unit, a power of two, that lets no square under- or overflow"
+    ends = torch.stack([e.double() for f in sets for e in f.aminmax()])
+    width = (ends.max()-ends.min()).item()*sets[0].shape[1]**.5
+    unit = 2.**-math.frexp(width)[1] if width else 1.
+    return [_Rows(f, sets[0].mean(0, dtype=torch.float64), unit, chunk) for f in sets]
+
+# %% ../nbs/16_metrics.ipynb #cell-41b
+def _slack(a, s, dtype=None):
+    "More than rounding may move squared distances of rows whose squares sum to `s`"
+    d, u = a.f.shape[1], torch.finfo(dtype or a.dtype).eps/2
+    return s*max(1e-12, (min(d, 512) + d/256 + 16)*u) + 1e-35
+
+def _bounds(a, i, b, j, dtype=None):
+    "From below and from above: squared distances of all pairs of two blocks [m,n]"
+    dtype = dtype or a.dtype
+    x = a.block(i, dtype)
+    y = x if b is a and j is i else b[j].to(dtype)
+    g = a.sq[i].to(dtype)[:,None] + b.sq[j].to(dtype)
+    slack = _slack(a, g, dtype)
+    for p,q in zip(x.split(512, 1), y.split(512, 1)): g.addmm_(p, q.T, alpha=-2)
+    return g-slack, g.add_(slack)
+
+def _between(a, i, b, j):
+    "Squared distances of some pairs of rows [n], and what counts as none"
+    step = max(1, 2**17//a.f.shape[1])
+    far = lambda u, v: (a.f[u].double()-b.f[v].double()).mul_(a.unit).square().sum(1)
+    return torch.cat([far(*p) for p in zip(i.split(step), j.split(step))]), 1e-12*(a.sq[i]+b.sq[j])
+
+# %% ../nbs/16_metrics.ipynb #cell-41d
+def _least(best, g, at, w):
+    "The `w` least of each row and their places, from those at hand and one more block, which starts at `at`"
+    v, n = g.topk(min(w, g.shape[1]), largest=False)
+    if best is None: return v, n+at
+    v, p = torch.cat([best[0], v], 1).topk(min(w, best[0].shape[1]+v.shape[1]), largest=False)
+    return v, torch.cat([best[1], n+at], 1).gather(1, p)
+
+def _lowest(a, w):
+    "The `w` lowest bounds on each row's distances to the others, and their places [n,w]"
+    best:list = [None]*len(a.blocks)
+    for i,s in enumerate(a.blocks):
+        for j,t in enumerate(a.blocks[:i+1]):
+            g = _bounds(a, s, a, t)[0]
+            if i==j: g.fill_diagonal_(torch.inf)
+            best[i] = _least(best[i], g, t.start, w)
+            if i!=j: best[j] = _least(best[j], g.T, s.start, w)
+    return map(torch.cat, zip(*best))
+
+# %% ../nbs/16_metrics.ipynb #cell-41d2
+def _whole(a, rows, k):
+    "Squared distance to the k-th neighbour of some rows, all of it in float64"
+    best = None
+    for t in a.blocks:
+        g = torch.stack(_bounds(a, rows, a, t, torch.float64)).mean(0)
+        g[torch.arange(t.start, t.stop, device=g.device)==rows[:,None]] = torch.inf
+        best = _least(best, g, t.start, k)
+    return best[0][:,-1]
+
+# %% ../nbs/16_metrics.ipynb #cell-41e
+def _kth(a, k):
+    "Squared distance of each row to its k-th neighbour [n]"
+    w = min(k+4, len(a.f)-1)
+    low, at = _lowest(a, w)
+    high = low + 2.1*_slack(a, a.sq[:,None]+a.sq[at])
+    least, most = low[:,k-1,None], high.kthvalue(k, keepdim=True).values
+    i, j = ((low <= most) & (high >= least)).nonzero(as_tuple=True)
+    g = torch.full_like(high, torch.inf).masked_fill_(high < least, 0.)
+    g[i,j] = _between(a, i, a, at[i,j])[0]
+    r = g.kthvalue(k).values
+    unsure = ((r > low[:,-1]) & (w < len(a.f)-1)).nonzero()[:,0]
+    for rows in unsure.split(a.blocks[0].stop): r[rows] = _whole(a, rows, k)
+    return r
 
 def radii(a:Tensor, # one set: (n,d)
           k:int, # which neighbour
-          chunk:int, # rows of a block
+          chunk:int=2048, # rows of a block
          )->Tensor: # squared distance to the k-th neighbour: [n]
     "How far each ball reaches"
-    parts = a.split(chunk)
-    best = [p.new_full((len(p), k), torch.inf) for p in parts]
-    for i,p in enumerate(parts):
-        for j,q in enumerate(parts[:i+1]):
-            g = _gaps(p, q)[0]
-            if i == j: g.fill_diagonal_(torch.inf)
-            best[i] = torch.cat([best[i], g], 1).topk(k, largest=False).values
-            if i != j: best[j] = torch.cat([best[j], g.T], 1).topk(k, largest=False).values
-    return torch.cat(best)[:,-1]
+    r, = _centred(features(a, least=k+1, wide=False), chunk)
+    return _kth(r, k)/r.unit**2
 
 # %% ../nbs/16_metrics.ipynb #cell-42
+def _balls(a, u, ra, b, v, rb):
+    "Which pairs of two blocks lie in the first one's ball, and which in the second's"
+    low, high = _bounds(a, u, b, v)
+    reach = ra[u].to(low.dtype)[:,None], rb[v].to(low.dtype)
+    sure = [high < r for r in reach]
+    i, j = torch.stack([(low <= r)^s for r,s in zip(reach, sure)]).any(0).nonzero(as_tuple=True)
+    if len(i)*20 > low.numel():
+        low, high = _bounds(a, u, b, v, torch.float64)
+        g, e = (high+low)[i,j]/2, (high-low)[i,j]/2
+    else: g, e = _between(a, i+u.start, b, j+v.start)
+    for s,r in zip(sure, (ra[i+u.start], rb[j+v.start])): s[i,j] = (g <= e) | (g+e < r)
+    return sure
+
+# %% ../nbs/16_metrics.ipynb #cell-42b
 def prdc(real, # features of real items: (n,d)
          fake, # features of generated items: (m,d)
          k:int=5, # a ball reaches to this neighbour
-         chunk:int=2048, # rows of a block; memory is a few chunk^2 numbers
+         chunk:int=2048, # rows of a block; memory is a few chunk^2 + chunk*d numbers
         )->dict: # precision recall density coverage
     "Are fakes like reals, and reals like fakes?"
     if k < 1: raise ValueError(f"k={k}: a ball reaches at least to its first neighbour")
-    a, b = features(real, fake, least=k+1)
-    a, b = a - a.mean(0), b - a.mean(0)
-    ra, rb = (radii(v, k, chunk).split(chunk) for v in (a, b))
-    held, seen, hits = (torch.zeros(len(v), dtype=torch.long, device=a.device) for v in (b, a, a))
-    for i,p in enumerate(a.split(chunk)):
-        for j,q in enumerate(b.split(chunk)):
-            g, slack = _gaps(p, q)
-            at, u, v = g <= slack, slice(i*chunk, (i+1)*chunk), slice(j*chunk, (j+1)*chunk)
-            inside = at | (g + slack < ra[i][:,None])
-            held[v] += inside.sum(0); hits[u] += inside.sum(1); seen[u] += (at | (g + slack < rb[j])).sum(1)
+    a, b = _centred(features(real, fake, least=k+1, wide=False), chunk)
+    ra, rb = (_kth(v, k) for v in (a, b))
+    held, seen, hits = (torch.zeros(len(v.f), dtype=torch.long, device=v.f.device) for v in (b, a, a))
+    for u in a.blocks:
+        for v in b.blocks:
+            inside, within = _balls(a, u, ra, b, v, rb)
+            held[v] += inside.sum(0); hits[u] += inside.sum(1); seen[u] += within.sum(1)
     share = lambda n: (n > 0).double().mean().item()
-    density = held.sum().item()/(k*len(b))
+    density = held.sum().item()/(k*len(b.f))
     return dict(precision=share(held), recall=share(seen), density=density, coverage=share(hits))
 
 # %% ../nbs/16_metrics.ipynb #cell-51

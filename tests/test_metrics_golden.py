@@ -77,11 +77,12 @@ def exact_prdc(a, b, k):
                 density=ina.sum()/(k*len(b)), coverage=ina.any(1).mean())
 
 
-@pytest.mark.parametrize('seed', range(12))
-def test_prdc_counts_ties_right(seed):
+@pytest.mark.parametrize('d', [1, 2, 3, 4, 64, 700]) # from 64 on float32 looks first
+@pytest.mark.parametrize('seed', range(3))
+def test_prdc_counts_ties_right(seed, d):
     "Integer points are full of ties and duplicates; a shift and a scale must not move one of them"
     rng = np.random.RandomState(seed)
-    d, side, k = 1 + seed % 4, 2 + seed, 1 + seed % 5
+    side, k = 2 + 5*seed if d < 64 else 2 + seed, 1 + (seed + d) % 5
     a, b = rng.randint(0, side, (40, d)), rng.randint(0, side, (30, d))
     for scale, shift in ((1., 0.), (1/3, 0.), (1e-4, 1e-3), (.1, -3.3)):
         for chunk in (7, 64):
@@ -102,11 +103,33 @@ def test_prdc_of_identical_sets(k):
 def test_prdc_memory_is_bounded(monkeypatch):
     "No block is larger than chunk^2, whatever n is"
     import scoreguidance.metrics as M
-    sizes, gaps = [], M._gaps
-    monkeypatch.setattr(M, '_gaps', lambda p, q: (sizes.append(len(p)*len(q)), gaps(p, q))[1])
-    prdc(torch.randn(1000, 4), torch.randn(700, 4), chunk=64)
-    nearest(torch.randn(500, 4), torch.randn(900, 4), chunk=64)
+    sizes, bounds = [], M._bounds
+
+    def seen(*args):
+        sizes.append(bounds(*args)[0].numel())
+        return bounds(*args)
+    monkeypatch.setattr(M, '_bounds', seen)
+    for d in (4, 100): prdc(torch.randn(1000, d), torch.randn(700, d), chunk=64)
     assert max(sizes) == 64**2
+
+
+def test_prdc_in_float32_is_that_of_float64(monkeypatch):
+    "Where float32 looks first, float64 has the last word, also on rows that float32 cannot tell apart"
+    import scoreguidance.metrics as M
+    torch.manual_seed(0)
+    a, b = torch.randn(400, 600).double(), torch.randn(300, 600).double()
+    close_by = torch.randn(1, 600).double() + 1e-6*a # distances of 1e-12 of the squares' sum and less
+    late, whole = [], M._whole
+    monkeypatch.setattr(M, '_whole', lambda a, rows, k: (late.append(len(rows)), whole(a, rows, k))[1])
+    for scale in (1., 1e-30, 1e30):
+        for p, q in ((a, b), (a.float(), b.float()), (torch.cat([a, close_by]), torch.cat([close_by.flip(0), b]))):
+            p, q = p*scale, q*scale
+            got, reach = prdc(p, q, k=3, chunk=128), M.radii(p, 3, chunk=128)
+            with monkeypatch.context() as m:
+                m.setattr(torch, 'get_float32_matmul_precision', lambda: 'high') # then float32 is left alone
+                assert got == prdc(p, q, k=3)
+                assert torch.allclose(reach, M.radii(p, 3), rtol=1e-9, atol=1e-12*(600*scale**2))
+    assert sum(late) >= 400
 
 
 def test_rows_may_come_in_any_order():
