@@ -10,7 +10,7 @@ __all__ = ['SMOKE', 'CPU', 'BUDGET', 'PAPER', 'CIFAR10', 'CIFAR100', 'MANY', 'LE
            'calibrated', 'estimate', 'told', 'reproduce_images', 'asked', 'plan_of']
 
 # %% ../nbs/17c_cifar.ipynb #cell-2
-import os, shutil, time
+import os, shlex, shutil, time
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -440,24 +440,30 @@ def _timed(f, dev): # seconds of the second call
     return clock()-tick
 
 # %% ../nbs/17c_cifar.ipynb #cell-35
-def calibrated(w:World, name:str, dev, rows:int=8)->dict: # seconds and bytes per row
-    "What a method costs for each row: a training step, an evaluation of its guided score, memory"
+def _calibrated(w, name, dev, rows):
+    "What each of `rows` rows costs"
     m, b = METHODS[name], w.budget
     net = m.net(w) if m.net else None
     run = prepared(net, getattr(b, 'bf16', False)) if net else None
-    f, ask = under(m, run, w.sde) if net else None, torch.arange(rows, device=dev)%w.classes
-    x, y = as_float(w.x)[:rows], w.y[:rows].clone()
+    f, n = under(m, run, w.sde) if net else None, torch.arange(rows, device=dev)
+    x, y = as_float(w.x)[n%len(w.x)], w.y[n%len(w.x)]
     def loss():
         v = perturb(w.sde, x)
-        return m.loss(f, w._replace(ema=f), v, torch.where(torch.arange(rows, device=dev)<rows//2, y, -1)
-                      if m.share<1 else y)
+        return m.loss(f, w._replace(ema=f), v, torch.where(n<rows//2, y, -1) if m.share<1 else y)
     v, t = torch.randn_like(x), torch.full((rows,), .5, device=dev)
     def evaluate():
-        with torch.no_grad(): m.score(f, w, ask, 2.)(v, t)
+        with torch.no_grad(): m.score(f, w, n%w.classes, 2.)(v, t)
     size = sum(p.numel() for p in net.parameters()) if net else 0
     return dict(step=_timed(lambda: loss().backward(), dev)/rows if m.steps else 0.,
                 bytes=saved_bytes(loss)/rows if m.steps else 0., evaluation=_timed(evaluate, dev)/rows,
                 parameters=size)
+
+def calibrated(w:World, name:str, dev, rows:int=8)->dict: # seconds and bytes per row
+    "What a method costs for each row of `rows` or, as long as that takes a moment, of up to a batch"
+    c = _calibrated(w, name, dev, rows)
+    while rows<w.budget.batch and rows*(c['step']+c['evaluation'])<.2:
+        rows = min(4*rows, w.budget.batch); c = _calibrated(w, name, dev, rows)
+    return c
 
 # %% ../nbs/17c_cifar.ipynb #cell-36
 def estimate(task:Task, p:Plan, out, here=Place())->dict: # hours and gigabytes, by method
@@ -487,11 +493,12 @@ def _memory(dev): # gigabytes
 def told(e:dict, # of `estimate`
          out, # folder of the grid
          workers:int=1, # at a time
+         options:str='', # of the command: what else was asked for
         )->str:
     "An estimate for people, and the commands"
     rows, have = e['rows'], _memory(torch.device(e['device']))
     n, left = (sum(r[k] for r in rows) for k in ('cells', 'left'))
-    go = f"scoreguidance reproduce {e['task']} -p preset {e['preset']} -p out {out}"
+    go = f"scoreguidance reproduce {e['task']} -p preset {e['preset']}{options} -p out {shlex.quote(str(out))}"
     lines = [f"{e['task']}, preset {e['preset']}, on {e['device']}: {n} cells, {n-left} finished in {out}",
              '', '| method | cells | left | hours each | memory, GB |', '|---|---|---|---|---|']
     for r in rows:
@@ -546,4 +553,8 @@ def plan_of(task:Task, preset:str='', methods='', fractions='', seeds='', out=''
     preset = preset or ('default' if task.name=='digits' else 'cpu')
     p, n = plan(preset, methods, fractions, seeds, task), (_list(workers, int, 'workers') or (2,))[0]
     out = out or f'out/{task.name}'+(f'-{preset}' if preset!='default' else '')
-    return told(estimate(task, p, out, Place(device='cpu' if task.name=='digits' else device)), out, n)
+    more = dict(methods=methods, fractions=fractions, seeds=seeds, root=root, workers=workers)
+    if task.name!='digits': more['device'] = '' if device=='auto' else device
+    options = ((k, ','.join(_list(v, str, k))) for k,v in more.items())
+    words = ''.join(f" -p {k} {shlex.quote(v)}" for k,v in options if v)
+    return told(estimate(task, p, out, Place(device='cpu' if task.name=='digits' else device)), out, n, words)

@@ -177,7 +177,10 @@ def test_the_plan_counts_what_is_left(tmp_path):
     grid(tmp_path, replace(p, methods=('CG',), seeds=(0,)), 1, None, task=CIFAR10, here=here)
     then = estimate(CIFAR10, p, tmp_path, here)
     assert then['shared'] == [] and {r['method']: r['left'] for r in then['rows']} == {'CG': 1, 'Cond': 2}
-    assert then['score_hours'] == 0 and 'dask' in plan_of(CIFAR10, 'smoke', 'CG', out=str(tmp_path), device='cpu')
+    assert then['score_hours'] == 0
+    said = plan_of(CIFAR10, 'smoke', 'CG', [.1, .5], out=str(tmp_path), root='my data', device='cpu')
+    asked = f"-p preset smoke -p methods CG -p fractions 0.1,0.5 -p root 'my data' -p device cpu -p out {tmp_path}"
+    assert said.count(f'scoreguidance reproduce cifar10 {asked}') == 2 and 'dask' in said # each command repeats the choice
 
 
 def test_late_is_not_failed(tmp_path):
