@@ -73,7 +73,7 @@ class Recipe:
 def prepared(net:nn.Module, # network of (x, sigma, ...)
              bf16:bool=False, # run it in bfloat16
              compiler=None, # such as torch.compile; for losses that never differentiate an input gradient
-            ): # the same function; float32 in, float32 out
+            ): # the same function; float32 out, or the float64 of an energy's logits
     "A network as the engine runs it"
     run = compiler(net) if compiler else net
     def f(x, sigma, *y):
@@ -81,7 +81,8 @@ def prepared(net:nn.Module, # network of (x, sigma, ...)
             raise ValueError("this loss differentiates an input gradient, which torch.compile cannot: "
                              "leave compiler out for SC, DLSM and Jacobian losses")
         if x.ndim==4: x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16): return run(x, sigma, *y).float()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16): v = run(x, sigma, *y)
+        return v if v.dtype==torch.float64 else v.float()
     return f
 
 # %% ../nbs/15b_engine.ipynb #cell-14

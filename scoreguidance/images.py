@@ -414,9 +414,11 @@ class Round:
     def logp(self, x, sigma): return -sumsq(x)/(2*(rows(sigma, x)**2+self.sd**2))
 
 class Energy(nn.Module):
-    "Logits plus a log density common to all classes"
+    "Logits plus a log density common to all classes, summed in float64"
     def __init__(self, clf, # logits of (x, sigma) -> [b,c]
                  world=Round()): # has logp(x, sigma) -> [b]
         super().__init__()
         self.clf, self.world = clf, world
-    def forward(self, x, sigma): return self.clf(x, sigma) + self.world.logp(x, sigma)[:,None]
+    def forward(self, x, sigma):
+        wide = torch.float32 if x.device.type=='mps' else torch.float64       # a device without float64
+        return self.clf(x, sigma).to(wide) + self.world.logp(x, sigma).to(wide)[:,None]
