@@ -1,4 +1,5 @@
 "What all rows share: sides that take turns, peak memory in a process of its own, and claims held against a target"
+import ctypes
 import gc
 import resource
 import sys
@@ -76,12 +77,19 @@ def alone(f):
     return out
 
 
+def trim():
+    "Give what the allocator keeps for later back to the system, or it would hide in the peak (glibc only)"
+    try: ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError): pass
+
+
 def peak_mb(prepare, # () -> a function without arguments, warm
            ): # MiB that calling it takes beyond what was there before
     "Peak memory of one call, in a process of its own (exact where the kernel resets its high-water mark)"
     def measured():
         f = prepare()
         gc.collect()
+        trim()
         try: Path('/proc/self/clear_refs').write_text('5')
         except OSError: pass
         top = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == 'darwin' else 2**10)

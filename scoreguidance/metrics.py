@@ -218,25 +218,25 @@ def _centred(sets, chunk):
     return [_Rows(f, sets[0].mean(0, dtype=torch.float64), unit, chunk) for f in sets]
 
 # %% ../nbs/16_metrics.ipynb #cell-41b
-def _slack(a, s, dtype=None):
-    "More than rounding may move squared distances of rows whose squares sum to `s`"
+def _gap(a, s, dtype=None):
+    "Twice what rounding may move squared distances of rows whose squares sum to `s`, and a little"
     d, u = a.f.shape[1], torch.finfo(dtype or a.dtype).eps/2
-    return s*max(1e-12, (min(d, 512) + d/256 + 16)*u) + 1e-35
+    return 2.1*max(1e-12, (min(d, 512) + d/256 + 16)*u)*s + 1e-35
 
-def _bounds(a, i, b, j, dtype=None):
-    "From below and from above: squared distances of all pairs of two blocks [m,n]"
+def _low(a, i, b, j, dtype=None):
+    "No more than the squared distances of all pairs of two blocks [m,n], and no less than a gap below them"
     dtype = dtype or a.dtype
     x = a.block(i, dtype)
     y = x if b is a and j is i else b[j].to(dtype)
-    g = a.sq[i].to(dtype)[:,None] + b.sq[j].to(dtype)
-    slack = _slack(a, g, dtype)
-    for p,q in zip(x.split(512, 1), y.split(512, 1)): g.addmm_(p, q.T, alpha=-2)
-    return g-slack, g.add_(slack)
+    p, q = ((s-_gap(a, s, dtype)/2.1).to(dtype) for s in (a.sq[i], b.sq[j]))
+    g = p[:,None]+q
+    for u,v in zip(x.split(512, 1), y.split(512, 1)): g.addmm_(u, v.T, alpha=-2)
+    return g
 
 def _between(a, i, b, j):
     "Squared distances of some pairs of rows [n], and what counts as none"
     step = max(1, 2**17//a.f.shape[1])
-    far = lambda u, v: (a.f[u].double()-b.f[v].double()).mul_(a.unit).square().sum(1)
+    far = lambda u, v: (a.f[u].double()-b.f[v].double()).mul_(a.unit).square_().sum(1)
     return torch.cat([far(*p) for p in zip(i.split(step), j.split(step))]), 1e-12*(a.sq[i]+b.sq[j])
 
 # %% ../nbs/16_metrics.ipynb #cell-41d
@@ -252,7 +252,7 @@ def _lowest(a, w):
     best:list = [None]*len(a.blocks)
     for i,s in enumerate(a.blocks):
         for j,t in enumerate(a.blocks[:i+1]):
-            g = _bounds(a, s, a, t)[0]
+            g = _low(a, s, a, t)
             if i==j: g.fill_diagonal_(torch.inf)
             best[i] = _least(best[i], g, t.start, w)
             if i!=j: best[j] = _least(best[j], g.T, s.start, w)
@@ -263,7 +263,8 @@ def _whole(a, rows, k):
     "Squared distance to the k-th neighbour of some rows, all of it in float64"
     best = None
     for t in a.blocks:
-        g = torch.stack(_bounds(a, rows, a, t, torch.float64)).mean(0)
+        g = _low(a, rows, a, t, torch.float64)
+        g += (_gap(a, a.sq[rows], torch.float64)[:,None] + _gap(a, a.sq[t], torch.float64))/2.1
         g[torch.arange(t.start, t.stop, device=g.device)==rows[:,None]] = torch.inf
         best = _least(best, g, t.start, k)
     return best[0][:,-1]
@@ -273,7 +274,7 @@ def _kth(a, k):
     "Squared distance of each row to its k-th neighbour [n]"
     w = min(k+4, len(a.f)-1)
     low, at = _lowest(a, w)
-    high = low + 2.1*_slack(a, a.sq[:,None]+a.sq[at])
+    high = low + _gap(a, a.sq[:,None]+a.sq[at])
     least, most = low[:,k-1,None], high.kthvalue(k, keepdim=True).values
     i, j = ((low <= most) & (high >= least)).nonzero(as_tuple=True)
     g = torch.full_like(high, torch.inf).masked_fill_(high < least, 0.)
@@ -285,7 +286,7 @@ def _kth(a, k):
 
 def radii(a:Tensor, # one set: (n,d)
           k:int, # which neighbour
-          chunk:int=2048, # rows of a block
+          chunk:int=1024, # rows of a block
          )->Tensor: # squared distance to the k-th neighbour: [n]
     "How far each ball reaches"
     r, = _centred(features(a, least=k+1, wide=False), chunk)
@@ -294,13 +295,14 @@ def radii(a:Tensor, # one set: (n,d)
 # %% ../nbs/16_metrics.ipynb #cell-42
 def _balls(a, u, ra, b, v, rb):
     "Which pairs of two blocks lie in the first one's ball, and which in the second's"
-    low, high = _bounds(a, u, b, v)
-    reach = ra[u].to(low.dtype)[:,None], rb[v].to(low.dtype)
+    low = _low(a, u, b, v)
+    p, q = (_gap(s, s.sq[k]).to(low.dtype) for s,k in ((a, u), (b, v)))
+    high, reach = low+p[:,None]+q, (ra[u].to(low.dtype)[:,None], rb[v].to(low.dtype))
     sure = [high < r for r in reach]
-    i, j = torch.stack([(low <= r)^s for r,s in zip(reach, sure)]).any(0).nonzero(as_tuple=True)
+    i, j = ((low <= reach[0])^sure[0] | (low <= reach[1])^sure[1]).nonzero(as_tuple=True)
     if len(i)*20 > low.numel():
-        low, high = _bounds(a, u, b, v, torch.float64)
-        g, e = (high+low)[i,j]/2, (high-low)[i,j]/2
+        e = (_gap(a, a.sq[u], torch.float64)[i] + _gap(b, b.sq[v], torch.float64)[j])/2.1
+        g = _low(a, u, b, v, torch.float64)[i,j] + e
     else: g, e = _between(a, i+u.start, b, j+v.start)
     for s,r in zip(sure, (ra[i+u.start], rb[j+v.start])): s[i,j] = (g <= e) | (g+e < r)
     return sure
@@ -309,19 +311,21 @@ def _balls(a, u, ra, b, v, rb):
 def prdc(real, # features of real items: (n,d)
          fake, # features of generated items: (m,d)
          k:int=5, # a ball reaches to this neighbour
-         chunk:int=2048, # rows of a block; memory is a few chunk^2 + chunk*d numbers
+         chunk:int=1024, # rows of a block; memory is a few chunk^2 + chunk*d numbers
         )->dict: # precision recall density coverage
     "Are fakes like reals, and reals like fakes?"
     if k < 1: raise ValueError(f"k={k}: a ball reaches at least to its first neighbour")
     a, b = _centred(features(real, fake, least=k+1, wide=False), chunk)
     ra, rb = (_kth(v, k) for v in (a, b))
-    held, seen, hits = (torch.zeros(len(v.f), dtype=torch.long, device=v.f.device) for v in (b, a, a))
+    held, seen, hits = (torch.zeros(len(v.f), dtype=torch.bool, device=v.f.device) for v in (b, a, a))
+    pairs = 0
     for u in a.blocks:
         for v in b.blocks:
             inside, within = _balls(a, u, ra, b, v, rb)
-            held[v] += inside.sum(0); hits[u] += inside.sum(1); seen[u] += within.sum(1)
-    share = lambda n: (n > 0).double().mean().item()
-    density = held.sum().item()/(k*len(b.f))
+            held[v] |= inside.any(0); hits[u] |= inside.any(1); seen[u] |= within.any(1)
+            pairs += inside.count_nonzero().item()
+    share = lambda n: n.double().mean().item()
+    density = pairs/(k*len(b.f))
     return dict(precision=share(held), recall=share(seen), density=density, coverage=share(hits))
 
 # %% ../nbs/16_metrics.ipynb #cell-51

@@ -299,6 +299,21 @@ def halfway(tmp_path):
     return s, tmp_path/'run', load
 
 
+def test_a_checkpoint_as_older_releases_wrote_it(whole, halfway):
+    "One file, named in the record itself: training goes on from it, and damage to it is told"
+    _, folder, load = halfway
+    record = read_json(folder/'checkpoint.json')
+    part, = record.pop('parts')
+    write_json(folder/'checkpoint.json', {**record, 'file': part['file'], 'tensors': part['sha256']})
+    held = (folder/part['file']).read_bytes()
+    (folder/part['file']).write_bytes(held[:-1] + bytes([held[-1] ^ 1]))
+    with pytest.raises(ValueError, match='run again, from the start'): load()
+    (folder/part['file']).write_bytes(held)
+    load()
+    assert bits(train(folder)) == whole[0]
+    assert 'parts' in read_json(folder/'checkpoint.json') and len(list(folder.glob('step-*.safetensors'))) == 1
+
+
 def test_disk_full_at_any_byte(parts, halfway):
     s, folder, load = halfway
     before, size = load(), max(p.stat().st_size for p in folder.glob('step-*'))

@@ -103,12 +103,12 @@ def test_prdc_of_identical_sets(k):
 def test_prdc_memory_is_bounded(monkeypatch):
     "No block is larger than chunk^2, whatever n is"
     import scoreguidance.metrics as M
-    sizes, bounds = [], M._bounds
+    sizes, low = [], M._low
 
     def seen(*args):
-        sizes.append(bounds(*args)[0].numel())
-        return bounds(*args)
-    monkeypatch.setattr(M, '_bounds', seen)
+        sizes.append(low(*args).numel())
+        return low(*args)
+    monkeypatch.setattr(M, '_low', seen)
     for d in (4, 100): prdc(torch.randn(1000, d), torch.randn(700, d), chunk=64)
     assert max(sizes) == 64**2
 
