@@ -28,7 +28,7 @@ def theirs(a, b):
 def warm(f, n, d):
     "What `peak_mb` measures, after a small call"
     def prepare():
-        f(*sets(60, 8))
+        f(*sets(60, 64)) # float32 looks first from there on
         a, b = sets(n, d)
         return lambda: f(a, b)
     return prepare
