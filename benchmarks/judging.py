@@ -25,6 +25,16 @@ def theirs(a, b):
     with contextlib.redirect_stdout(io.StringIO()): return compute_prdc(a.numpy(), b.numpy(), nearest_k=5)
 
 
+def products(a, b, rows=1024):
+    "The products in float32 that both radii and the distances between the sets take, and nothing else"
+    a, b = ([v.float() for v in f.split(rows)] for f in (a, b))
+    for f in (a, b):
+        for i, u in enumerate(f):
+            for v in f[:i + 1]: u @ v.T
+    for u in a:
+        for v in b: u @ v.T
+
+
 def warm(f, n, d):
     "What `peak_mb` measures, after a small call"
     def prepare():
@@ -41,11 +51,13 @@ def row(tiny, rounds):
     a, b = sets(n, d)
     ours, peers = prdc(a, b), theirs(a, b)
     off = max(abs(ours[k] - float(peers[k])) for k in peers)
-    t, big = turns({'ours': lambda: prdc(a, b), 'theirs': lambda: theirs(a, b)}, rounds), read_json(stored)
+    t, big = turns({'ours': lambda: prdc(a, b), 'theirs': lambda: theirs(a, b), 'products': lambda: products(a, b)}, rounds), read_json(stored)
     return dict(
         what=f'P, R, D, C of {n:,} against {n:,} features', peer=peer, setting=dict(n=n, d=d, k=5, values=ours),
         claims=[faster('time', t['ours'], t['theirs'], 3.5),
+                faster('the products in float32, and nothing else', t['products'], t['theirs']),
                 costs('peak memory beyond the features', [memory[prdc]], [memory[theirs]], .1, unit='MiB', kind='memory')],
         agreement=[agreement('largest difference of the four values', off, 1e-12)],
-        note=f"At {big['n']:,} rows of {big['d']} features the whole process stays at {big['peak_mb']} MiB (stored run, "
+        note="No exact search is faster than its products: the second line is what a processor leaves to be had, 5.2x on the one the "
+             f"target was set on. At {big['n']:,} rows of {big['d']} features the whole process stays at {big['peak_mb']} MiB (stored run, "
              f"{big['cpu_seconds']:.0f} processor seconds; target 4 GB): python benchmarks/prdc_memory.py.")

@@ -498,7 +498,8 @@ def told(e:dict, # of `estimate`
     "An estimate for people, and the commands"
     rows, have = e['rows'], _memory(torch.device(e['device']))
     n, left = (sum(r[k] for r in rows) for k in ('cells', 'left'))
-    go = f"scoreguidance reproduce {e['task']} -p preset {e['preset']}{options} -p out {shlex.quote(str(out))}"
+    go = f"scoreguidance reproduce {e['task']} -p preset {e['preset']}{options}"
+    go += f" -p out {shlex.quote(str(out))}"
     lines = [f"{e['task']}, preset {e['preset']}, on {e['device']}: {n} cells, {n-left} finished in {out}",
              '', '| method | cells | left | hours each | memory, GB |', '|---|---|---|---|---|']
     for r in rows:
