@@ -489,6 +489,11 @@ def _memory(dev): # gigabytes
     if dev.type=='cuda': return torch.cuda.get_device_properties(dev).total_memory/2**30
     return os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30
 
+# %% ../nbs/17c_cifar.ipynb #cell-38a
+MANY = ("start `dask scheduler`, and for each GPU i of a machine that sees the folder "
+        "`CUDA_VISIBLE_DEVICES=i dask worker tcp://HOST:8786 --nthreads 1`; then")
+LESS = "take fewer workers or a smaller preset (budget wants one GPU, cpu and smoke none)"
+
 # %% ../nbs/17c_cifar.ipynb #cell-38
 def told(e:dict, # of `estimate`
          out, # folder of the grid
@@ -512,10 +517,6 @@ def told(e:dict, # of `estimate`
               f"{go} -p executor dask -p address tcp://HOST:8786"]
     if e['gigabytes']*workers>have: lines.append(f"This does not fit: {LESS}")
     return '\n'.join(lines)
-
-MANY = ("start `dask scheduler`, and for each GPU i of a machine that sees the folder "
-        "`CUDA_VISIBLE_DEVICES=i dask worker tcp://HOST:8786 --nthreads 1`; then")
-LESS = "take fewer workers or a smaller preset (budget wants one GPU, cpu and smoke none)"
 
 # %% ../nbs/17c_cifar.ipynb #cell-40
 def reproduce_images(task:Task, # CIFAR10 or CIFAR100
