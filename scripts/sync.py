@@ -2,7 +2,7 @@
 
 In CI (the variable `CI` is set) the result must also be what is committed. What had drifted is mended on the
 way, so outside CI the second run passes: look at the difference, then commit it."""
-import difflib, os, subprocess, sys
+import difflib, json, os, subprocess, sys
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
@@ -25,9 +25,25 @@ def shown(a, b, name, most=60):
     return '\n'.join([l[:160] for l in lines[:most]] + more)
 
 
+def is_bar(output):
+    "Is this what a progress bar leaves behind: a style sheet, or HTML that is empty?"
+    html = output.get('data', {}).get('text/html')
+    return html is not None and ('progress-bar-interrupted' in ''.join(html) or not ''.join(html).strip())
+
+
+def without_bars(text):
+    "A notebook's text without the remains of progress bars; the same text where there are none"
+    nb = json.loads(text)
+    cells = [c for c in nb['cells'] if any(map(is_bar, c.get('outputs', ())))]
+    for c in cells: c['outputs'] = [o for o in c['outputs'] if not is_bar(o)]
+    return json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + '\n' if cells else text
+
+
 def drift():
     "The files that cleaning and exporting change"
     before = state()
+    for f, text in before.items():
+        if f.endswith('.ipynb') and (less := without_bars(text)) != text: (root/f).write_text(less, encoding='utf-8')
     for tool in ('nbdev_clean', 'nbdev_export'): subprocess.run([tools/tool], cwd=root, check=True)
     after = state()
     changed = [f for f in sorted({*before, *after}) if before.get(f) != after.get(f)]

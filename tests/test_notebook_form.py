@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 
 root = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location('badges', root/'scripts'/'badges.py')
-badges = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(badges)
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, root/'scripts'/f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+badges, sync = script('badges'), script('sync')
 files = badges.notebooks(root/'nbs')
 each = pytest.mark.parametrize('f', files, ids=lambda f: f.name)
 
@@ -43,6 +49,21 @@ def test_setup_comes_first(f):
 def test_ids_are_unique(f):
     ids = [c['id'] for c in cells(f)]
     assert len(set(ids)) == len(ids)
+
+
+@each
+def test_no_remains_of_progress_bars(f):
+    text = f.read_text(encoding='utf-8')
+    assert sync.without_bars(text) == text, 'run `make sync`'
+
+
+def test_remains_of_progress_bars_go():
+    def html(s): return dict(output_type='display_data', data={'text/html': s, 'text/plain': ['<HTML>']}, metadata={})
+    bars = html(['<style>\n', '.progress-bar-interrupted {}\n', '</style>']), html(''), html([' \n'])
+    rest = [html('<b>9</b>'), dict(output_type='stream', name='stdout', text=['done'])]
+    nb = made(dict(cell_type='code', id='a', metadata={}, source=['1'], execution_count=None, outputs=[*bars, *rest]))
+    got = json.loads(sync.without_bars(json.dumps(nb)))
+    assert got['cells'][0].pop('outputs') == rest and nb['cells'][0].pop('outputs') and got == nb
 
 
 def test_setup_is_hidden_and_short():
