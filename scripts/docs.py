@@ -87,7 +87,7 @@ def to_html(md):
     cmd = [pypandoc.get_pandoc_path(), '-f', 'gfm+tex_math_dollars', '-t', 'html5', '--mathml', '--wrap=none']
     got = subprocess.run(cmd, input=md, capture_output=True, text=True, encoding='utf-8')
     if got.returncode or 'WARNING' in got.stderr: raise ValueError(got.stderr.strip())
-    return re.sub(r'<table>.*?</table>', r'<div class="wide">\g<0></div>', got.stdout, flags=re.S)
+    return re.sub(r'<table[^>]*>.*?</table>', r'<div class="wide">\g<0></div>', got.stdout, flags=re.S)
 
 
 def chapter(fname, out, where):

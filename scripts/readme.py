@@ -41,7 +41,7 @@ def output(o, # one stored output of a cell
     if 'image/png' in d: return f"![]({save(base64.b64decode(''.join(d['image/png'])), 'png')})"
     if 'image/svg+xml' in d: return f"![]({save(''.join(d['image/svg+xml']).encode(), 'svg')})"
     for mime in ('text/markdown', 'text/html'):
-        if mime in d: return text(d[mime]).strip()
+        if mime in d: return re.sub(r'<style.*?</style>', '', text(d[mime]), flags=re.S).strip()
     return fence(text(d['text/plain']), 'text') if 'text/plain' in d else ''
 
 
