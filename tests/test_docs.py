@@ -53,6 +53,14 @@ def test_formulas_are_mathml(site):
     assert not re.search(r'class="math (inline|display)"', (site/'score.html').read_text())
 
 
+def test_wide_tables_scroll(site):
+    "Those of markdown and those of pandas, whose style sheet is left out"
+    text = (site/'published.html').read_text() + (site/'digits.html').read_text()
+    before = [text[:m.start()].rstrip() for m in re.finditer('<table', text)]
+    assert len(before) > 5 and 'class="dataframe"' in text
+    assert all(b.endswith('<div class="wide">') for b in before) and 'vertical-align' not in text
+
+
 def test_names_lead_to_the_reference():
     assert docs.link_names('see `dsm` and\n```\n`dsm`\n```', {'dsm': 'api-matching.html#dsm'}) == \
         'see [`dsm`](api-matching.html#dsm) and\n```\n`dsm`\n```'
