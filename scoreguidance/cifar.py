@@ -158,8 +158,9 @@ def blank(out, b, dev)->World:
     x, y, u, v = (t[k].to(dev) for k in ('x', 'y', 'x_test', 'y_test'))
     sde, g, last = VE(b.lo, b.hi), fitted(b, t).to(dev), torch.channels_last
     common = SimpleNamespace(logp=g.logp)                # no module: no part of the weights
-    net = lambda c: EDM(NCSNpp(replace(b.net, classes=c)), r['sd']).to(dev).to(memory_format=last)
-    clf = lambda w: Energy(ImageClassifier(b.classes, b.clf, r['sd']), common).to(dev).to(memory_format=last)
+    put = lambda net: net.to(dev).to(memory_format=last)
+    net = lambda c: put(EDM(NCSNpp(replace(b.net, classes=c)), r['sd']))
+    clf = lambda w: put(Energy(ImageClassifier(b.classes, b.clf, r['sd']), common))
     return World(b, sde, g, net, None, x, y, u, v, b.classes, clf, lambda w: net(w.classes),
                  cache(lambda: Images(sde, x, y)))
 

@@ -25,7 +25,7 @@ class ImageDenoiser(EDM):
                  sd:float=.5): # standard deviation of the data
         super().__init__(NCSNpp(form), sd)
         self.image, self.form = tuple(image), form
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last) # type: ignore
 
 class ImageLogits(Energy):
     "NCSN++'s encoder as classifier, plus a log density, for images of one size"
@@ -35,7 +35,7 @@ class ImageLogits(Energy):
                  sd:float=.5): # standard deviation of the data
         super().__init__(ImageClassifier(classes, form, sd), Round(sd))
         self.classes, self.image, self.form = classes, tuple(image), form
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last) # type: ignore
 
 def item_shape(net)->tuple:
     "Shape of one item that a network is for"

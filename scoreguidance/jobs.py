@@ -6,7 +6,7 @@
 __all__ = ['Pool', 'Here', 'Workers', 'processes', 'run', 'dask']
 
 # %% ../nbs/08c_jobs.ipynb #cell-2
-import logging, os, signal, sys, threading, time
+import asyncio, logging, os, signal, sys, threading, time
 from collections import deque
 from concurrent.futures import (FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future,
                                 ProcessPoolExecutor, ThreadPoolExecutor)
@@ -17,7 +17,9 @@ from multiprocessing import RawValue, get_context, resource_tracker
 # %% ../nbs/08c_jobs.ipynb #cell-5
 def _single(fn, *args, **kwargs):
     "Run a job on one thread, so that its numbers do not depend on where that is"
-    if torch := sys.modules.get('torch'): torch.set_num_threads(1); torch.set_flush_denormal(True)
+    if torch := sys.modules.get('torch'):
+        if np := sys.modules.get('numpy'): np.finfo('float32'), np.finfo('float64')    # later, 1.26 warns
+        torch.set_num_threads(1); torch.set_flush_denormal(True)
     return fn(*args, **kwargs)
 
 class Pool(Executor):
@@ -213,7 +215,7 @@ def _client(address, seconds):
     except (OSError, ValueError) as e:
         raise ValueError(f"no Dask scheduler answers at '{address}' ({e}): {how}") from None
     try: client.wait_for_workers(1, timeout=seconds)
-    except TimeoutError:
+    except (TimeoutError, asyncio.TimeoutError):                       # one and the same since Python 3.11
         client.close()
         raise ValueError(f"the Dask scheduler at '{address}' has no workers: {how}") from None
     return client
