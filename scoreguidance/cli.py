@@ -9,7 +9,7 @@ __all__ = ['MADE', 'EVALUATE', 'TRAINING', 'SAMPLING', 'REPRODUCE', 'PLAN', 'EXP
            'experiment', 'planned', 'reproduced', 'main']
 
 # %% ../nbs/18_cli.ipynb #cell-2
-import argparse, difflib, inspect, os, re, sys
+import argparse, difflib, inspect, os, re, signal, sys
 from contextlib import suppress
 import scoreguidance
 
@@ -310,12 +310,24 @@ def reproduced(a)->int: # exit status: 0, 1 where cells are missing, 3 where the
     print(f"\n{markdown(t)}\nTable and figures are in {out}: table.md, table.json and figures beside them")
     return 3 if t.get('late') else 1 if t['missing'] else 0
 
+# %% ../nbs/18_cli.ipynb #cell-13a
+def _loaded(words):
+    "Import torch; a Ctrl-C meanwhile, which it might swallow, says the words and ends the process"
+    if 'torch' in sys.modules or signal.getsignal(signal.SIGINT) is not signal.default_int_handler: return
+    def end(*_): os.write(2, words.encode()); os._exit(130)
+    try: signal.signal(signal.SIGINT, end)
+    except ValueError: return # not the main thread, so no Ctrl-C comes here
+    try: import torch # noqa: F401
+    finally: signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # %% ../nbs/18_cli.ipynb #cell-13
 def main(argv=None)->int:
     "The console command; returns its exit status"
     a = (p := parser()).parse_args(argv)
     if a.command is None: p.print_help(); return 0
+    stopped = f"\nstopped; {KEPT.get(a.command, 'run the same command again')}"
     try:
+        _loaded(stopped + '\n')
         run = dict(evaluate=evaluate_samples, compare=compare, plan=planned,
                    train=train_command, sample=sample_command)
         status = run.get(a.command, reproduced)(a)
@@ -325,6 +337,4 @@ def main(argv=None)->int:
         with suppress(OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError) as e: print(f"scoreguidance: {e}", file=sys.stderr); return 2
-    except KeyboardInterrupt:
-        print(f"\nstopped; {KEPT.get(a.command, 'run the same command again')}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt: print(stopped, file=sys.stderr); return 130

@@ -102,6 +102,17 @@ def spent(pid):
     except OSError: return float('inf')
 
 
+def test_ctrl_c_that_an_import_swallows(folder, tmp_path, monkeypatch):
+    "Where `import torch` catches everything, the process ends nevertheless"
+    (tmp_path/'torch.py').write_text("""import os, signal
+try: os.kill(os.getpid(), signal.SIGINT); [0 for _ in range(100_000)]
+except BaseException: pass
+raise SystemExit('went on')""")
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
+    got = subprocess.run([*start, 'reproduce', 'digits'], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert (got.returncode, got.stdout) == (130, '') and got.stderr.startswith('\nstopped; what is finished is kept'), got
+
+
 @pytest.mark.parametrize('line', ['reproduce digits -p preset smoke -p workers 1', 'reproduce digits -p preset smoke -p workers 2',
                                   'evaluate samples.npz --reference digits --features pixels --times 400 --json never.json'])
 @pytest.mark.parametrize('moment', [.4, 1.2, 2.5, 4.])
