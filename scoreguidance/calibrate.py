@@ -43,6 +43,7 @@ def semi(x:Tensor, # data [n,...]
     check_x(x)
     if y.shape!=x.shape[:1]:
         raise ValueError(f"{len(y)} labels for {len(x)} rows: give one per row, -1 for none")
+    if y.dtype!=torch.int64: raise ValueError(f"labels are {y.dtype}: give class numbers, y.long()")
     lab, un = (y>=0).nonzero()[:,0], (y<0).nonzero()[:,0]
     have = y[lab].unique().tolist()
     if not have: raise ValueError("no labelled rows: every class needs at least one label")

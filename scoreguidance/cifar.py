@@ -459,11 +459,16 @@ def _calibrated(w, name, dev, rows):
                 bytes=saved_bytes(loss)/rows if m.steps else 0., evaluation=_timed(evaluate, dev)/rows,
                 parameters=size)
 
+# %% ../nbs/17c_cifar.ipynb #cell-35a
 def calibrated(w:World, name:str, dev, rows:int=8)->dict: # seconds and bytes per row
     "What a method costs for each row of `rows` or, as long as that takes a moment, of up to a batch"
-    c = _calibrated(w, name, dev, rows)
-    while rows<w.budget.batch and rows*(c['step']+c['evaluation'])<.2:
-        rows = min(4*rows, w.budget.batch); c = _calibrated(w, name, dev, rows)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)                                               # as a worker has
+    try:
+        c = _calibrated(w, name, dev, rows)
+        while rows<w.budget.batch and rows*(c['step']+c['evaluation'])<.2:
+            rows = min(4*rows, w.budget.batch); c = _calibrated(w, name, dev, rows)
+    finally: torch.set_num_threads(threads)
     return c
 
 # %% ../nbs/17c_cifar.ipynb #cell-36
@@ -493,6 +498,17 @@ def _memory(dev): # gigabytes
 # %% ../nbs/17c_cifar.ipynb #cell-38a
 MANY = ("start `dask scheduler`, and for each GPU i of a machine that sees the folder "
         "`CUDA_VISIBLE_DEVICES=i dask worker tcp://HOST:8786 --nthreads 1`; then")
+def _span(hours):
+    "A time for people"
+    s = 3600*hours
+    return f'{s:.2g} s' if s<99 else f'{s/60:.0f} min' if s<6000 else f'{hours:.3g} hours'
+
+def _busy(dev):
+    "What makes an estimate too long: others at work here"
+    if dev=='cpu' and hasattr(os, 'getloadavg') and (load := os.getloadavg()[0])>.75*os.cpu_count():
+        return [f"This machine is busy (load {load:.1f} on {os.cpu_count()} cores): less when it is quiet."]
+    return []
+
 LESS = "take fewer workers or a smaller preset (budget wants one GPU, cpu and smoke none)"
 
 # %% ../nbs/17c_cifar.ipynb #cell-38
@@ -507,14 +523,15 @@ def told(e:dict, # of `estimate`
     go = f"scoreguidance reproduce {e['task']} -p preset {e['preset']}{options}"
     go += f" -p out {shlex.quote(str(out))}"
     lines = [f"{e['task']}, preset {e['preset']}, on {e['device']}: {n} cells, {n-left} finished in {out}",
-             '', '| method | cells | left | hours each | memory, GB |', '|---|---|---|---|---|']
+             '', '| method | cells | left | each | memory, GB |', '|---|---|---|---|---|']
     for r in rows:
-        cost = f"{r['hours']:.3g} | {r['gigabytes']:.2g}"
+        cost = f"{_span(r['hours'])} | {r['gigabytes']:.2g}"
         lines.append(f"| {r['method']} | {r['cells']} | {r['left']} | {cost} |")
     lines += ['', (f"Shared and still to make: {', '.join(e['shared']) or 'nothing'} (score: "
-              f"{e['score_hours']:.3g} hours). In all about {e['hours']:.3g} hours of one worker, "
-              f"{e['hours']/workers:.3g} with {workers}; {e['gigabytes']:.2g} GB of the {have:.0f} GB here "
-              "for each worker. Judging comes on top."), '', f"Here: {go}", f"Several GPUs: {MANY}",
+              f"{_span(e['score_hours'])}). In all about {_span(e['hours'])} of one worker, "
+              f"{_span(e['hours']/workers)} with {workers}; {e['gigabytes']:.2g} GB of the {have:.0f} GB "
+              "here for each worker. Judging comes on top."), *_busy(e['device']), '', f"Here: {go}",
+              f"Several GPUs: {MANY}",
               f"{go} -p executor dask -p address tcp://HOST:8786"]
     if e['gigabytes']*workers>have: lines.append(f"This does not fit: {LESS}")
     return '\n'.join(lines)
@@ -560,4 +577,5 @@ def plan_of(task:Task, preset:str='', methods='', fractions='', seeds='', out=''
     if task.name!='digits': more['device'] = '' if device=='auto' else device
     options = ((k, ','.join(_list(v, str, k))) for k,v in more.items())
     words = ''.join(f" -p {k} {shlex.quote(v)}" for k,v in options if v)
+    if task.name!='digits' and p.budget.data!='made' and not root: words += ' -p root DATA'
     return told(estimate(task, p, out, Place(device='cpu' if task.name=='digits' else device)), out, n, words)

@@ -22,6 +22,8 @@ def _understood(message, look):
         near = ''.join(f"did you mean {k}? " for k in difflib.get_close_matches(m[2], known, 1))
         return f"unknown {m[1]} '{m[2]}': {near}choose one of {', '.join(known)}"
     message = message.replace('the following arguments are required:', 'missing')
+    if re.search('--(preset|methods|fractions|seeds|root|workers|executor)', message):
+        look = f"reproduce and plan are told so by -p NAME VALUE; {look}"
     return f"{message.replace('unrecognized arguments:', 'unknown')}: {look}"
 
 class Parser(argparse.ArgumentParser):

@@ -65,6 +65,8 @@ def check_x(x:Tensor, # data [b,...]
             name:str='x', # what to call it in the message
            )->Tensor: # the same
     "Raise unless `x` is a finite floating-point batch"
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name} is a {type(x).__name__}: give a tensor, such as torch.from_numpy(x)")
     if x.ndim<2 or not x.is_floating_point():
         raise ValueError(f"{name} must be floating point of shape [b,...], got {x.dtype} of shape "
                          f"{tuple(x.shape)}: use as_float for uint8 images and add the batch axis")

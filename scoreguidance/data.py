@@ -40,7 +40,8 @@ def check_images(x:Tensor, # images: (N,C,H,W)
         raise ValueError(f"images must be a non-empty (N,C,H,W) tensor, not {tuple(np.shape(x))}: "
                          "add the missing axis, e.g. x[:,None] for grey images")
     if x.shape[-1] in (1,3) and x.shape[1] not in (1,3):
-        raise ValueError(f"{tuple(x.shape)} looks channels-last: give (N,C,H,W), e.g. x.permute(0,3,1,2)")
+        raise ValueError(f"{tuple(x.shape)} looks channels-last: give (N,C,H,W), by x.permute(0,3,1,2) "
+                         "or --channels-last")
     if x.dtype == torch.uint8: return
     if not x.is_floating_point(): raise ValueError(f"images of {x.dtype}: give uint8, or float in [-1,1]")
     if not x.isfinite().all(): raise ValueError("images hold NaN or infinity: drop or repair those rows")
@@ -110,6 +111,8 @@ def hide(y:Tensor, # class of each item: [N]
          keep:Tensor, # indices of the items whose label stays
         )->Tensor: # labels, -1 everywhere else: [N]
     "Forget all labels but those of `keep`"
+    if not isinstance(y, Tensor):
+        raise ValueError(f"labels are a {type(y).__name__}: give a tensor, such as torch.from_numpy(y)")
     out = torch.full_like(y, -1)
     out[keep] = y[keep]
     return out

@@ -518,10 +518,10 @@ def _stage(what, jobs, pool, say): # (name, error) of jobs that failed
     for i,(name,e) in enumerate(progress(it, len(jobs)) if jobs and say else it if jobs else ()):
         if e is not None: failed.append((name, e))
         past = time.time()-begun
-        left = _clock(past/(i+1)*(len(jobs)-i-1))
+        left = f", about {_clock(past/(i+1)*(len(jobs)-i-1))} left" if i+1<len(jobs) else ''
         if say and (not watched() or e is not None):
             say(f"[{what} {i+1}/{len(jobs)}] {name}{f' FAILED: {e}' if e is not None else ''}; "
-                f"{_clock(past)} gone, about {left} left")
+                f"{_clock(past)} gone{left}")
     return failed
 
 # %% ../nbs/17_experiments.ipynb #cell-38

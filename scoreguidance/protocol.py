@@ -68,7 +68,12 @@ def result(d:dict, # a result as JSON holds it
 def results(*paths, # files of `write_json`, each a result
            )->list: # of Result
     "Stored results, checked by their checksums"
-    return [result(read_json(p)) for p in paths]
+    def one(p):
+        try: return result(read_json(p))
+        except ValueError as e:
+            what = str(e).removesuffix('; delete it and run again')        # it may be no record at all
+            raise ValueError(f"{p} is no whole record: give what `evaluate --json` wrote ({what})") from None
+    return list(map(one, paths))
 
 # %% ../nbs/16b_protocol.ipynb #cell-12
 def alike(rows, # results
@@ -194,7 +199,8 @@ def note(t:dict, # a comparison of `table`
     said = (f"{seeds}{p['n']} samples against {p['reference']} ({p['n_reference']} items, "
             f"{p['reference_hash'][:12]}); features: {p['extractor']}{weights}; resize: {p['resize']}; "
             f"quantiser: {p['quantiser']}" + ''.join(f'; {m}' for m in made) + '.')
-    commits = {f"commit {q['commit'][:12]}" for q in t['rows'] if q['commit']}
+    name = lambda c: c if c.startswith('release') else f'commit {c[:12]}'
+    commits = {name(q['commit']) for q in t['rows'] if q['commit']}
     carried = sorted(commits | {q['hardware'] for q in t['rows'] if q['hardware']})
     return said + (f" {'; '.join(carried)}." if carried else '')
 

@@ -306,7 +306,8 @@ def samples_figure(out, t:dict, per=7, most=10):
         x = read_tensors(folder/'samples.safetensors', sha)[f'scale_{w}']
         x = x[torch.arange(len(x))%c<most]
         x = panel(255-x if x.shape[1]==1 else x, min(c, most), per)
-        ax.imshow(x, interpolation='nearest'); ax.set_title(f"{r['method']}, w={w}", fontsize=9)
+        said = f', w={w}' if METHODS[r['method']].swept else ''
+        ax.imshow(x, interpolation='nearest'); ax.set_title(r['method'] + said, fontsize=9)
     return fig
 
 # %% ../nbs/17a_tables.ipynb #cell-20

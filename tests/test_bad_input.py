@@ -8,7 +8,7 @@ from torch import nn
 
 from scoreguidance.calibrate import sc, semi
 from scoreguidance.core import check_t, check_x, check_y, rows
-from scoreguidance.data import check_labels, from_tensor, subset
+from scoreguidance.data import check_labels, from_tensor, hide, subset
 from scoreguidance.dlsm import dlsm
 from scoreguidance.exact import GMM, Parzen, bayes
 from scoreguidance.files import read_json, read_tensors, writable, write_bytes, write_json, write_tensors
@@ -45,6 +45,16 @@ def world():
 @pytest.fixture
 def b():
     return perturb(sde, torch.randn(6, 2), .5)
+
+
+# types
+
+def test_arrays_and_fractions():
+    x, y = torch.randn(6, 2), torch.arange(6)%3
+    says(lambda: Gauss((2,), x.numpy()), 'x is a ndarray', 'torch.from_numpy')
+    says(lambda: semi(x.numpy(), y, 4), 'x is a ndarray')
+    says(lambda: semi(x, y.float(), 4), 'labels are torch.float32', 'y.long()')
+    says(lambda: hide(y.numpy(), [0]), 'labels are a ndarray')
 
 
 # times

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from scoreguidance.cli import parser
 from scoreguidance.data import digits, to_uint8
@@ -87,6 +88,7 @@ def test_alone_is_an_overview(argv, words, tmp_path):
     ('evaluat a.npz', "unknown command 'evaluat': did you mean evaluate?"),
     ('evaluate a.npz', "missing --reference: 'scoreguidance evaluate --help'"),
     ('evaluate a.npz --reference digits --times few', "--times: invalid int value: 'few': 'scoreguidance evaluate --help'"),
+    ('reproduce digits --preset smoke', 'unknown: --preset smoke: reproduce and plan are told so by -p NAME VALUE'),
     ('compare a.json --format pdf', "unknown --format 'pdf': choose one of markdown, latex, json"),
 ])
 def test_a_typing_mistake_is_one_sentence(line, words, capfd):
@@ -100,6 +102,26 @@ def spent(pid):
     "CPU seconds of a process"
     try: return int(open(f'/proc/{pid}/schedstat').read().split()[0])/1e9
     except OSError: return float('inf')
+
+
+@pytest.mark.parametrize('line,words', [
+    ('evaluate none.npz --reference digits --features pixels', 'no samples at none.npz: give'),
+    ('evaluate samples.npz --reference digit --features pixels', 'nothing at digit: give digits, cifar10:FOLDER'),
+    ('evaluate samples.npz --reference cifar10 --features pixels', 'nothing at cifar10: give digits, cifar10:FOLDER'),
+    ('evaluate samples.npz --reference digits --features digits --device abacus', "no device 'abacus' here"),
+    ('evaluate samples.npz --reference digits --features pixels --device abacus', "no device 'abacus' here"),
+    ('evaluate shifted.npz --reference digits --features pixels', 'labels 10, 11, 12, 13, 14 of the samples are no classes'),
+    ('evaluate named --reference digits --features pixels', 'folders one, zero are no classes of the reference: name them 0, 1'),
+    ('compare samples.npz', 'samples.npz is no whole record: give what'),
+])
+def test_samples_that_cannot_be_judged(folder, line, words):
+    data = digits()
+    np.savez(folder/'shifted.npz', x=to_uint8(data.x[:200]).numpy(), y=data.y[:200].numpy() + 5)
+    for i, name in enumerate(('zero', 'one')):
+        (folder/'named'/name).mkdir(parents=True, exist_ok=True)
+        for j, x in enumerate(to_uint8(data.x[data.y == i][:10])): Image.fromarray(x[0].numpy()).save(folder/'named'/name/f'{j}.png')
+    done = run(f'scoreguidance {line}', folder)
+    assert done.returncode == 2 and words in done.stderr and done.stderr.count('\n') == 1 and 'delete' not in done.stderr, done.stderr
 
 
 def test_ctrl_c_that_an_import_swallows(folder, tmp_path, monkeypatch):

@@ -105,7 +105,7 @@ WRONG = [(['train', 'gan', 'digits'], "unknown kind 'gan': choose score, conditi
          (['train', 'classifier', 'digits', '--labels', '5'], '0.05 labels 5%'),
          (['train', 'classifier', 'digits', '--loss', 'dlsm'], 'give --score FOLDER'),
          (['train', 'score', 'cifar10:nowhere'], 'nowhere'),
-         (['train', 'score', 'nowhere.npz'], 'no samples at nowhere.npz'),
+         (['train', 'score', 'nowhere.npz'], 'nothing at nowhere.npz'),
          (['train', 'classifier', '{bare}'], 'has no labels'),
          (['train', 'score', '{odd}', '--net', 'small'], 'cannot be halved 3 times'),
          (['train', 'score', 'digits', '--device', 'tpu9'], "no device 'tpu9'"),
