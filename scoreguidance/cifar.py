@@ -386,7 +386,7 @@ SMOKE = ImageBudget('made', 8, 3, _tiny, _tiny, 8, 6, 4, 20, 16, warm=2, hi=10.,
                     scales=(1., 2.), levels=(.2, 1.), lr=1e-3, clf_lr=1e-3)
 _cpu = Shape(32, (1,2,2), 1, (1,), dropout=0.)
 CPU = ImageBudget('cifar10', 16, 3, _cpu, replace(_cpu, mult=(1,2), attention=()), 32, 2000, 600, 3000, 64,
-                  2e-3, 2e-3, 50, .995, lo=.02, hi=20., times=11, n=450)
+                  2e-3, 2e-3, 50, .995, lo=.02, hi=20., times=11, n=450, scales=(1., 2., 4., 8., 16.))
 BUDGET = ImageBudget(bf16=True, inception=True)
 PAPER = ImageBudget(net=Shape(), clf=Shape(), score_steps=1_300_000, clf_steps=200_000, judge_steps=20_000,
                     lr=2e-4, clf_lr=2e-4, warm=5000, pc=1000, n=50_000, scales=(1.,), bf16=True,
