@@ -88,7 +88,7 @@ def test_alone_is_an_overview(argv, words, tmp_path):
     ('evaluat a.npz', "unknown command 'evaluat': did you mean evaluate?"),
     ('evaluate a.npz', "missing --reference: 'scoreguidance evaluate --help'"),
     ('evaluate a.npz --reference digits --times few', "--times: invalid int value: 'few': 'scoreguidance evaluate --help'"),
-    ('reproduce digits --preset smoke', 'unknown: --preset smoke: reproduce and plan are told so by -p NAME VALUE'),
+    ('reproduce digits --preset smoke', 'unknown --preset smoke: reproduce and plan are told so by -p NAME VALUE'),
     ('compare a.json --format pdf', "unknown --format 'pdf': choose one of markdown, latex, json"),
 ])
 def test_a_typing_mistake_is_one_sentence(line, words, capfd):
@@ -112,7 +112,7 @@ def spent(pid):
     ('evaluate samples.npz --reference digits --features pixels --device abacus', "no device 'abacus' here"),
     ('evaluate shifted.npz --reference digits --features pixels', 'labels 10, 11, 12, 13, 14 of the samples are no classes'),
     ('evaluate named --reference digits --features pixels', 'folders one, zero are no classes of the reference: name them 0, 1'),
-    ('compare samples.npz', 'samples.npz is no whole record: give what'),
+    ('compare samples.npz', 'samples.npz is no record: give a file that'),
 ])
 def test_samples_that_cannot_be_judged(folder, line, words):
     data = digits()
