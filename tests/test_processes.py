@@ -39,6 +39,9 @@ seen = [r for r in train(s, loss, batches(x, y, sde, 32, .5), recipe, sys.argv[1
 if s.step==12 and (acc is None or acc.is_main_process):
     last = {'loss': torch.tensor([float(r.loss) for r in seen])}
     write_tensors(sys.argv[1]+'/end.safetensors', last | {f'ema.{k}': v for k,v in s.ema.state_dict().items()})
+if acc is not None:
+    acc.wait_for_everyone()
+    acc.end_training() # without it the interpreter ends while gloo's threads run, and may abort
 '''
 
 
