@@ -121,7 +121,7 @@ def _walk(net, pulls, scales, sde, x, ts, logs, step, least, randn, rand):
 # %% ../nbs/10b_corrected.ipynb #cell-22
 def rising(sde, # schedule
            w:float, # scale in the end
-           sd:float=1., # noise at which it is half way, in units of the data: their standard deviation, say
+           sd:float=.5, # noise at which it is half way, in units of the data; half the spread of a class serves
           ): # w(t)
     "A scale that is 1 at much noise and `w` at none"
     return lambda t: 1+(w-1)/(1+(sde.sigma(t)/sde.alpha(t)/sd)**2)
