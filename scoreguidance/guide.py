@@ -30,6 +30,7 @@ def likelihood(clf, # logits (x, t) -> [b,c]
     "The classifier's pull towards `y`"
     return grad(log_likelihood(clf, y))
 
+# %% ../nbs/10_guidance.ipynb #evidence-joint
 def evidence(clf, # logits (x, t) -> [b,c]
             )->Score: # gradient of logsumexp
     "The classifier's own unconditional score (Grathwohl et al. 2020, Eq. 6)"
