@@ -9,7 +9,7 @@ __all__ = ['growth', 'effective', 'log_mean', 'systematic', 'tilted', 'rising', 
 import math
 import torch
 from torch import Tensor
-from .core import bc, sumsq
+from .core import sumsq
 from .score import Score
 from .sample import sample
 from .steps import heun_sde
