@@ -8,7 +8,7 @@ __all__ = ['log_joint', 'log_ratio', 'metropolis']
 # %% ../nbs/10d_accept.ipynb #cell-2
 import torch
 from torch import Tensor
-from .core import bc, check_y, sumsq
+from .core import check_y, sumsq
 
 # %% ../nbs/10d_accept.ipynb #cell-5
 def log_joint(clf, # logits (x, t) -> [b,c]
@@ -33,9 +33,10 @@ def metropolis(s, sde, x, t, u, randn=torch.randn_like, *,
                e:float=.1, # step, in units of sigma(t)^2: a number or e(t)
               )->Tensor: # still at time t
     "One Langevin step at time `t`, accepted or not: bind logp and e by partial"
+    if not callable(e) and not e>0:
+        raise ValueError(f"a step of {e} times sigma^2: give a positive one, such as 0.1")
     h = (e(t) if callable(e) else e)*sde.sigma(t)**2
-    if not h>0: raise ValueError(f"a step of {float(h):.3g} times sigma^2: give a positive one, such as 0.1")
-    y = x + h*s(x, t) + (2*h)**.5*randn(x)
+    y = x + h*s(x, t) + (2*h).sqrt()*randn(x)
     r = log_ratio(logp, s, x, y, t, h)
     yes = torch.special.ndtr(randn(x.flatten(1)[:,:1]))[:,0].log()<r
-    return torch.where(bc(yes, x)!=0, y, x)
+    return torch.where(yes.reshape(-1, *[1]*(x.ndim-1)), y, x)

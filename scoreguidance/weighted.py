@@ -88,7 +88,7 @@ def tilted(net, # score of p
            pull, # gradient of log r, such as likelihood(clf, y); or a list of them
            w, # scale: a number or w(t); or a list, one for each pull
            sde, # schedule
-           x:Tensor, # particles at ts[0], such as prior(sde, like): [n,...]
+           x:Tensor, # particles at ts[0], such as prior(sde, like), all of one condition: [n,...]
            ts:Tensor, # falling times
            log0=None, # (x, t) -> log r [n], asked where w changes: at the start, and along w(t); or a list
            step=heun_sde, # any step from tensor to tensor
