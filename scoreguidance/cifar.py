@@ -74,7 +74,7 @@ class ImageBudget(_Training):
     bf16:bool=False # networks in bfloat16
     inception:bool=False # Inception's features too, beside the judge's
     decay:bool=True # does the learning rate fall to 0?
-    recipe:int=1 # raised when the code changes what a record means
+    recipe:int=2 # raised when the code changes what a record means
 
     @property
     def nfe(self): return 2*self.pc+1 if self.pc else 2*(self.times-1)+1

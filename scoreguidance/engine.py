@@ -146,9 +146,9 @@ def memory_mb(device)->float:
     if device.type=='cuda': return torch.cuda.max_memory_allocated(device)/2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform=='darwin' else 2**10)
 
-def _seeded(r, step, rank, processes):
-    "Randomness of a step: alike in all processes, or their own"
-    torch.manual_seed(r.seed*1_000_003+step+(rank+1<<40 if processes>1 and rank>=0 else 0))
+def _seeded(r, step, rank=-1):
+    "Randomness of a step: of the batch, alike in all processes, or of one process's loss"
+    torch.manual_seed(r.seed*1_000_003 + step + (rank+1<<40))
 
 class _Pace:
     "Rows per second between looks"
@@ -197,9 +197,9 @@ def _meta(r): return {k: v for k,v in asdict(r).items() if k not in ('every', 'l
 
 def _step(s, loss, batch, r, f, rank, n, acc, due):
     "One step: rows, loss, norm, and whether some process has run out of time"
-    _seeded(r, s.step, -1, n)
+    _seeded(r, s.step)
     b, y = batch()
-    _seeded(r, s.step, rank, n)                         # dropout differs between processes
+    if n>1: _seeded(r, s.step, rank)                    # never twice the same: a loss's noise is not the batch's
     for g in s.opt.param_groups: g['lr'] = r.rate(s.step)
     s.opt.zero_grad()
     l, due = gradient(loss, f, b, y, r.slices, rank, n), torch.tensor(float(bool(due)), device=b.x.device)
