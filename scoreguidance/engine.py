@@ -90,7 +90,7 @@ def prepared(net:nn.Module, # network of (x, sigma, ...)
     "A network as the engine runs it"
     run = compiler(net) if compiler else net
     def f(x, sigma, *y):
-        if compiler and x.requires_grad:
+        if compiler and x.requires_grad and torch.is_grad_enabled():
             raise ValueError("this loss differentiates an input gradient, which torch.compile cannot: "
                              "leave compiler out for SC, DLSM and Jacobian losses")
         if x.ndim==4: x = x.contiguous(memory_format=torch.channels_last)
@@ -200,7 +200,7 @@ def _loop(s, loss, batch, r, folder, max_seconds, f, rank, n, acc):
         pace.rows += size
         bad += ~(l+norm).isfinite()
         save = s.step%r.every==0 or s.step==r.steps
-        if save or s.step%r.look==0 or max_seconds:
+        if save or s.step%r.look==0 or out_of_time or n>1 and max_seconds:     # a GPU is not kept waiting
             late = _look(bad, l, s.step, due); pace()
         if folder is not None and (save or late) and rank==0: save_state(s, folder, **_meta(r))
         yield Seen(s.step, l, norm, pace.rate, memory_mb(dev))

@@ -438,11 +438,12 @@ class Round:
     def logp(self, x, sigma): return -sumsq(x)/(2*(rows(sigma, x)**2+self.sd**2))
 
 class Energy(nn.Module):
-    "Logits plus a log density common to all classes, summed in float64"
+    "Logits plus a log density common to all classes, summed in float64, never in half precision"
     def __init__(self, clf, # logits of (x, sigma) -> [b,c]
                  world=Round()): # has logp(x, sigma) -> [b]
         super().__init__()
         self.clf, self.world = clf, world
     def forward(self, x, sigma):
         wide = torch.float32 if x.device.type=='mps' else torch.float64       # a device without float64
-        return self.clf(x, sigma).to(wide) + self.world.logp(x, sigma).to(wide)[:,None]
+        with torch.autocast(x.device.type, enabled=False): common = self.world.logp(x.float(), sigma)
+        return self.clf(x, sigma).to(wide) + common.to(wide)[:,None]
