@@ -344,9 +344,10 @@ def load_world(out, b, dev:str, score:bool=True)->World: # score: is it finished
     def read(k, net):
         net.load_state_dict(weights_of(Path(out)/k))
         return net.to(device_).eval().requires_grad_(False)
-    kind = PublishedJudge if read_json(Path(out)/'judge'/'record.json')['kind']=='PublishedJudge' else \
-        partial(ImageJudge, b.classes, b.size, b.judge)
-    judge = read('judge', kind()) if score else None
+    def judge_():
+        published = read_json(Path(out)/'judge'/'record.json').get('kind')=='PublishedJudge'
+        return read('judge', PublishedJudge() if published else ImageJudge(b.classes, b.size, b.judge))
+    judge = judge_() if score else None
     f = prepared(read('score', w.score(0)), b.bf16) if score else None
     look = partial(_look, out, b, judge, dev)
     return w._replace(judge=judge, score=f and from_denoiser(at(f, w.sde), w.sde), look=look,
