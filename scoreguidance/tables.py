@@ -78,7 +78,7 @@ def _of(m, f): # where a method's cells are: those of the run it shares
 def _rows(p, cells): # rows, their costs, and the records used
     "A row for each method and fraction that has a finished cell"
     rows, costs, used = [], [], []
-    every = dict.fromkeys((m, _of(m, f)[1]) for f,m in product(p['fractions'], p['methods']))
+    every = dict.fromkeys((m, _of(m, f)[1]) for f,m in [*product(p['fractions'], p['methods']), *((f, m) for m,f in p.get('anchors', []))])
     for m,f in sorted(every, key=lambda o: (o[1], [*METHODS].index(o[0]))):
         have = [cells[k][0] for s in p['seeds'] if (k := (*_of(m, f), s)) in cells]
         if have: rows.append(row(m, f, have)); costs.append(cost(m, f, have)); used += have
@@ -94,7 +94,8 @@ def collect(out)->dict: # folder of a grid
     cells = finished(out, p)
     rows, costs, used = _rows(p, cells)
     if not rows: raise FileNotFoundError(f"no finished cell in '{out}': {first}")
-    j, s = read_json(out/'judge'/'record.json'), read_json(out/'score'/'record.json')
+    real = 'reference' if (out/'reference').is_dir() else 'judge'
+    j, s = read_json(out/real/'record.json'), read_json(out/'score'/'record.json')
     hardware = list({canonical(r['hardware']): r['hardware'] for r in used}.values())
     return dict(what=p['task'], preset=p['preset'], budget=p['budget'], rows=rows, data=used[0]['data'],
                 missing=sorted(set(p['asked'])-{q.name for _,q in cells.values()}),
@@ -254,7 +255,7 @@ def curves_figure(t:dict):
     fig, axs = _figure(2, (7, 3.2))
     for ax,k,title in zip(axs, ('ce', 'dlsm'), ('cross-entropy', 'score error (DLSM)')):
         for r in _least(t):
-            if r['curve']: ax.plot(*zip(*((c['step'], c[k]) for c in r['curve'])), '.-', lw=1,
+            if r['curve'] and k in r['curve'][0]: ax.plot(*zip(*((c['step'], c[k]) for c in r['curve'])), '.-', lw=1,
                                    label=r['method'], color=_paint()[r['method']])
         ax.set_title(f'{title}, test images', fontsize=10); ax.set_xlabel('step')
     if axs[0].lines: _legend(fig, axs[0])
