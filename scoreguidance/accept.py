@@ -24,7 +24,8 @@ def log_ratio(logp, s, x, y, t, e):
     "Log of what accepts the way from `x` to `y` [b] (Roberts and Tweedie 1996, Sec. 1.4)"
     q, here = lambda a, b: -sumsq(b-a-e*s(a, t))/(4*e), logp(x, t)
     if here.shape!=x.shape[:1]:
-        raise ValueError(f"log densities of shape {tuple(here.shape)} for {len(x)} rows: give one number per row")
+        raise ValueError(f"log densities of shape {tuple(here.shape)} for {len(x)} rows: "
+                         "give one number per row")
     return logp(y, t)-here + q(y, x)-q(x, y)
 
 # %% ../nbs/10d_accept.ipynb #cell-6

@@ -18,7 +18,8 @@ def interval(sde, # schedule
              outside:float=1., # scale elsewhere: 1 is the class, 0 no guidance
             ): # w(t)
     "Guidance between two noise levels only (Kynkaanniemi et al. 2024, Eq. 5)"
-    if not 0<=lo<hi: raise ValueError(f"an interval from {lo} to {hi}: give 0 <= lo < hi, levels of sigma/alpha")
+    if not 0<=lo<hi:
+        raise ValueError(f"an interval from {lo} to {hi}: give 0 <= lo < hi, levels of sigma/alpha")
     def at(t):
         r = sde.sigma(t)/sde.alpha(t)
         return torch.where((lo<=r) & (r<=hi), w, outside).to(r)

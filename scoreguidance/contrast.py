@@ -22,10 +22,11 @@ def nce(logp, # log density, up to a constant: (x, t) -> [b]
         randn=torch.randn_like, # where moves come from; symmetric
        )->Tensor: # scalar; as c falls it becomes `ism` of logp's gradient times sigma^2
     "Conditional noise contrast, in the units of score matching (Ceylan and Gutmann 2018, Eq. 10)"
-    if not c>0: raise ValueError(f"a move of {c} times sigma compares a point with itself: give c > 0, such as 1")
+    if not c>0:
+        raise ValueError(f"a move of {c} times sigma compares a point with itself: give c > 0, such as 1")
     here, d = logp(b.x, b.t), c*bc(sde.sigma(b.t), b.x)*randn(b.x)
     moved = [F.softplus(logp(b.x+m, b.t)-here) for m in ((d, -d) if pair else (d,))]
-    return 4/c**2*(sum(moved)/len(moved)-math.log(2)).mean()
+    return 4/c**2*(torch.stack(moved).mean()-math.log(2))
 
 # %% ../nbs/12c_contrast.ipynb #cell-6
 def log_evidence(clf, # logits (x, t) -> [b,c]

@@ -95,7 +95,8 @@ def sample(step, # what to do between two times
     ts = check_t(ts).to(now)
     if ts.ndim!=1 or len(ts)<2 or not bool((ts.diff()<0).all()):
         raise ValueError("ts must be two or more strictly falling times: try torch.linspace(1, 1e-3, 100)")
-    if not bool(now.isfinite().all()): raise ValueError("x holds NaN or infinity: start from prior(sde, like)")
+    if not bool(now.isfinite().all()):
+        raise ValueError("x holds NaN or infinity: start from prior(sde, like)")
     for t,u in zip(ts[:-1], ts[1:]):
         with torch.no_grad(): x = step(s, sde, x, t, u, randn=randn)
         yield x

@@ -88,7 +88,7 @@ def tilted(net, # score of p
            pull, # gradient of log r, such as likelihood(clf, y); or a list of them
            w, # scale: a number or w(t); or a list, one for each pull
            sde, # schedule
-           x:Tensor, # particles at ts[0], such as prior(sde, like), all of one condition: [n,...]
+           x:Tensor, # particles at ts[0], all of one condition, such as prior(sde, like): [n,...]
            ts:Tensor, # falling times
            log0=None, # (x, t) -> log r [n], asked where w changes: at the start, and along w(t); or a list
            step=heun_sde, # any step from tensor to tensor
@@ -97,7 +97,7 @@ def tilted(net, # score of p
           ): # yields particles and their log weights [n], after each step
     "Weighted samples of p r^w, which guidance alone does not draw (Skreta et al. 2025; Wu et al. 2023)"
     if least is not None and not 0<least<=1:
-        raise ValueError(f"resampling below {least} of the particles: give a share in (0,1], or None for never")
+        raise ValueError(f"resampling below {least} of the particles: give a share in (0,1], or None: never")
     pulls, scales, logs = _list(pull), _list(w), _list(log0)
     if len(scales)!=len(pulls) or logs!=[None] and len(logs)!=len(pulls):
         raise ValueError(f"{len(pulls)} pulls, {len(scales)} scales, {len(logs)} log0: give as many of each")
@@ -121,7 +121,7 @@ def _walk(net, pulls, scales, sde, x, ts, logs, step, least, randn, rand):
 # %% ../nbs/10b_corrected.ipynb #cell-22
 def rising(sde, # schedule
            w:float, # scale in the end
-           sd:float=.5, # noise at which it is half way, in units of the data; half the spread of a class serves
+           sd:float=.5, # noise at which it is half way; half the spread of a class serves
           ): # w(t)
     "A scale that is 1 at much noise and `w` at none"
     return lambda t: 1+(w-1)/(1+(sde.sigma(t)/sde.alpha(t)/sd)**2)
