@@ -51,8 +51,8 @@ def cell(folder):
     r = read_json(folder/'record.json')
     weights = sorted(f for f in folder.glob('*.safetensors') if f.name != 'samples.safetensors' and f.name != 'images.safetensors')
     images = [f for f in (folder/'samples.safetensors', folder/'images.safetensors') if f.exists()]
-    said = {k: r[k] for k in ('rows', 'noise', 'curve', 'floor', 'labels', 'labelled', 'data', 'digest') if k in r}
-    return dict(weights=tensors(weights), images=tensors(images), numbers=numbers(said))
+    said = {k: r[k] for k in ('rows', 'noise', 'floor', 'labels', 'labelled', 'data', 'digest') if k in r}
+    return dict(weights=tensors(weights), images=tensors(images), numbers=numbers(said), **({'curve': numbers(r['curve'])} if r.get('curve') else {}))
 
 
 def folder(out):
@@ -69,7 +69,9 @@ def digits(tmp):
     from scoreguidance.tables import reproduce
     t = reproduce('smoke', out=str(tmp/'whole'), workers=1, say=None)
     stored = {f'table {k}': numbers(t[k]) for k in ('rows', 'floor')}
-    return {**folder(tmp/'whole'), **stored, **killed(tmp/'killed')}
+    whole = folder(tmp/'whole')
+    same(killed(tmp/'killed'), whole, 'killed and resumed')
+    return {**whole, **stored}
 
 
 def killed(out):
@@ -83,7 +85,13 @@ def killed(out):
     p.wait()
     assert len(list(out.glob('cells/*/record.json'))) < 3, 'killed too late'
     subprocess.run([sys.executable, '-c', go], check=True)
-    return {f'killed {k}': v for k, v in folder(out).items()}
+    return folder(out)
+
+
+def same(part, whole, how):
+    "A part that was interrupted is the same part of the whole, but for the points of its curve"
+    odd = [k for k in part if any(part[k][m] != whole[k][m] for m in ('weights', 'images', 'numbers'))]
+    assert not odd, f'{how} is not as uninterrupted: {odd}'
 
 
 def toy(tmp):
@@ -120,7 +128,9 @@ def images(tmp):
         except TimeUp: continue
         if not failed: break
         assert all(isinstance(e, TimeUp) for _, e in failed), failed
-    return {**folder(tmp/'whole'), **{f'slices {k}': v for k, v in folder(out).items()}}
+    whole = folder(tmp/'whole')
+    same(folder(out), whole, 'in slices')
+    return whole
 
 
 PARTS = dict(digits=digits, toy=toy, train=train, images=images)
