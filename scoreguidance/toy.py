@@ -22,9 +22,9 @@ from .matching import dsm
 from .sample import heun, karras, sample
 from .nets import Classifier, Denoiser, Gauss
 from .train import fit, start
-from .guide import likelihood
+from .guide import family, likelihood
 from .calibrate import semi
-from .methods import METHODS, Context, family
+from .methods import METHODS, Context
 from .files import write_json
 
 # %% ../nbs/13_toy.ipynb #cell-5

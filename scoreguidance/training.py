@@ -17,7 +17,7 @@ from .sde import VE
 from .matching import dsm
 from .files import canonical, read_json, read_tensors, writable, write_json, write_tensors
 from .train import start
-from .guide import given, likelihood
+from .guide import family, likelihood
 from .methods import METHODS, Context
 from .data import as_float, digest, hide, subset, to_uint8
 from .images import Shape
@@ -209,7 +209,7 @@ def _guided(net, clf, sde, scale, dev): # (labels -> score, does it heed them?)
         f = at(clf.to(dev), sde)
         return lambda y: s + k*likelihood(f, y), True
     form = getattr(net, 'form', None) or net.body
-    if form.classes: return lambda y: mix(s, given(s, y), k), True
+    if form.classes: return lambda y: mix(s, family(net, sde)(y), k), True
     if scale is not None: raise ValueError("a scale, and nothing to guide with: give --classifier FOLDER")
     return lambda y: s, False
 
