@@ -92,6 +92,8 @@ class World(NamedTuple):
     truth:Any=None # () -> the training set as an exact world
     ref:Any=None # () -> what the judge sees in the training images
     ema:Any=None # moving average of the network in training
+    look:Any=None # images -> what the judge sees in them
+    sd:Any=None # standard deviation of the data
 
     @property
     def lam(self): return self.budget.lam
@@ -390,6 +392,8 @@ class Task(NamedTuple):
     presets:dict # name -> Plan
     make:dict # what all cells share: name -> function (out, budget, here) -> record, in this order
     cell:Callable # (out, run, here) -> record
+    waves:Callable|None=None # plan -> lists of what can be made side by side: names in `make`, runs to be trained ahead
+    ahead:Callable|None=None # (out, run, here): train a run's network, to be sampled later
 
 DIGITS = Task('digits', PRESETS, dict(judge=make_judge, score=make_score), cell)
 
@@ -486,12 +490,21 @@ class TimeUp(Exception):
 
 def _todo(out, names): return [n for n in names if not (out/n/'record.json').exists()]
 
+def _jobs(out, p, task, here, wave):
+    "What is left of a wave: things all cells share, and networks of cells"
+    job = lambda n: (n, task.make[n], (str(out), p.budget, here)) if isinstance(n, str) else \
+        (f'train {n.name}', task.ahead, (str(out), n, here))
+    left = lambda n: _todo(out, [n if isinstance(n, str) else f'cells/{n.name}'])
+    return [job(n) for n in wave if left(n)]
+
 def _make(out, p, task, here, pool, say):
-    "What all cells share, one thing after another where they build on each other"
-    for n in _todo(out, task.make):
-        for _,e in _stage('shared', [(n, task.make[n], (str(out), p.budget, here))], pool, say):
+    "What all cells share, wave by wave where they build on each other"
+    for wave in task.waves(p) if task.waves else [[n] for n in task.make]:
+        failed = _stage('shared', _jobs(out, p, task, here, wave), pool, say)
+        for n,e in sorted(failed, key=lambda f: f[0] not in task.make):      # a network that failed is tried again
+            if n in task.make and not isinstance(e, TimeUp):                 # with its cell, which says why
+                raise ValueError(f"{n} could not be made ({e}): run again to resume")
             if isinstance(e, TimeUp): raise e
-            raise ValueError(f"{n} could not be made ({e}): run again to resume")
 
 # %% ../nbs/17_experiments.ipynb #cell-38b
 def grid(out, # folder for everything

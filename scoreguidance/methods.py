@@ -54,6 +54,7 @@ class Method(NamedTuple):
     teacher:str='' # row whose classifier labels the data first, or is the network where none is trained
     sure:float=0. # it labels what it is surer of than this
     full:str='' # row that it is where everything is labelled
+    prior:bool=False # does its loss ask the unconditional score?
 
     @property
     def steps(self): return self.kind.spends if self.loss else ''
@@ -87,8 +88,8 @@ PAPERS = {
                          lambda f,w,b,y: sc_total(f, w.sde, b, y, w.lam, everything=False)),
  'CG-SC-all':     guided("cross-entropy on the labelled rows, self-calibration on all", full='CG-SC-labeled',
                          loss=lambda f,w,b,y: sc_total(f, w.sde, b, y, w.lam)),
- 'CG-DLSM':       guided("cross-entropy and denoising likelihood score matching",
-                         lambda f,w,b,y: dlsm_total(f, w.score, w.sde, *labelled(b, y), w.lam)),
+ 'CG-DLSM':       guided("cross-entropy and denoising likelihood score matching", prior=True,
+                         loss=lambda f,w,b,y: dlsm_total(f, w.score, w.sde, *labelled(b, y), w.lam)),
  'Cond':          plain("conditional score"),
  'CFG-labeled':   free("classifier-free, labelled rows only", 1.),
  'CFG-all':       free("classifier-free, unlabelled rows as the null class", .5, full='CFG-labeled'),
@@ -110,7 +111,7 @@ GUESSES = { # labels for what has none
  'CG-FixMatch':    guided("cross-entropy, also on the average's verdict at less noise where it is sure",
                           lambda f,w,b,y: _ce(f, w, b, y) + fixmatch(f, w.ema, w.sde, b)),
  'CG-DLSM-pseudo': guided("DLSM, also on what a teacher is sure of", PAPERS['CG-DLSM'].loss, teacher='CG',
-                          sure=.9, full='CG-DLSM'),
+                          sure=.9, full='CG-DLSM', prior=True),
  'CG-SC-student':  guided("SC on all labels of a teacher (noisy student)", PAPERS['CG-SC-all'].loss,
                           teacher='CG', full='CG-SC-labeled'),
  'Cond-pseudo':    plain("conditional score on all labels of a teacher", teacher='CG', full='Cond'),
@@ -125,6 +126,7 @@ OURS = { # consistency along the noise, and what needs no training
                              "the classifier of CG-SC-all as its own score (JEM)", teacher='CG-SC-all'),
  'CG-exact':          Method(NONE, None, lambda f,w,y,k: w.score + k*w.pull(y),
                              "the exact pull of the training set, all labels known"),
+ 'unguided':          Method(NONE, None, lambda f,w,y,k: w.score, "no label is asked for", swept=False),
 }
 RIVALS = {**REMEDIES, **GUESSES, **OURS}
 METHODS = {**PAPERS, **RIVALS}
