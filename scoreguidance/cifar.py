@@ -38,7 +38,8 @@ from .metrics import accuracy, cas, frechet, inception_score, intra, kid, prdc
 from .features import ResNet56, extract, inception, resnet56
 from .comparisons import Choice, choose, copies, equal_floor, label_distance, next_scale
 from .experiment import (METHODS, Plan, Run, Task, TimeUp, World, about, examine,
-                                      plan, relabelled, teacher_of, under, _finish, _list, _svc)
+                                      plan, relabelled, teacher_of, under, _list, _svc)
+from .store import finish as _finish
 from .tables import pool_of, ran
 from .evaluation import linear
 

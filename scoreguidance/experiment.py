@@ -26,8 +26,8 @@ from .score import Score, at, denoiser, from_denoiser, perturb
 from .sde import VE
 from .sample import heun, karras, prior, sample
 from .matching import dsm
-from .files import (Alone, canonical, checked, read_json, read_tensors, tidy, writable, write_json,
-                                 write_tensors)
+from .files import Alone, canonical, read_json, writable, write_json
+from .store import finish, finished, kept, unfinished, whole
 _all_ = ['Alone', 'METHODS']
 from .jobs import processes, run as each
 from .nets import Classifier, Denoiser, Gauss
@@ -38,6 +38,7 @@ from .selflearn import pseudo
 from .methods import CONDITIONAL, METHODS, NONE, PAPERS, RIVALS, method, on
 from .data import as_float, digest, digits, hide, subset, to_uint8
 from .truth import Images, pull_of
+from .folders import read_networks, write_networks
 from .metrics import (accuracy, against_noise, cas, frechet, inception_score, intra, kid, prdc)
 
 # %% ../nbs/17_experiments.ipynb #cell-6
@@ -199,11 +200,11 @@ def _train(folder, net, loss, steps, seed, lr):
     for _ in fit(s, partial(loss, s), steps, lr, seed=seed, folder=folder/'train'): pass
     return s.ema.eval(), time.time()-begun
 
-def _finish(folder, record, **tensors):
-    "Tensors first, the record last: it says that all is there"
-    sums = {k: write_tensors(folder/f'{k}.safetensors', t) for k,t in tensors.items()}
-    write_json(folder/'record.json', {**record, 'tensors': sums})
-    shutil.rmtree(folder/'train', ignore_errors=True)
+def _written(folder, name, net, sde, about)->dict: # file -> sha256
+    "A network in a folder that `hub.from_pretrained` reads"
+    readme = f"# {about}\n\n`scoreguidance.hub.from_pretrained` reads this folder.\n"
+    return dict(model=write_networks(folder, {name: net}, sde, readme, about=about,
+                                     classes=[str(k) for k in range(10)]))
 
 # %% ../nbs/17_experiments.ipynb #cell-18
 def make_judge(out, budget:Budget, here=None)->dict:
@@ -220,8 +221,7 @@ def make_judge(out, budget:Budget, here=None)->dict:
     floor['cas'] = accuracy(_svc(bytes_of(w.x), w.y)(bytes_of(w.x_test)), w.y_test)
     record = dict(what='judge', budget=asdict(budget), seconds=sec, floor=floor, n=len(w.x_test),
                   reference=len(w.x))
-    _finish(folder, record, weights=judge.state_dict())
-    return record
+    return finish(folder, record, weights=judge.state_dict())
 
 # %% ../nbs/17_experiments.ipynb #cell-19
 def make_score(out, budget:Budget, here=None)->dict:
@@ -233,22 +233,24 @@ def make_score(out, budget:Budget, here=None)->dict:
     torch.manual_seed(0)
     net, sec = _train(folder, Denoiser(w.gauss), loss, budget.score_steps, 0, 3e-3)
     record = dict(what='score', budget=asdict(budget), seconds=sec)
-    _finish(folder, record, weights=net.state_dict())
-    return record
+    made = _written(folder, 'score', net, w.sde, "The unconditional score of the digits")
+    return finish(folder, record, made)
 
 # %% ../nbs/17_experiments.ipynb #cell-20
+def _stored(folder, name, blank): # blank: () -> network, for folders of older releases
+    "The network of a finished folder"
+    if (folder/'config.json').exists(): return read_networks(folder)[0][name]
+    net = blank()
+    net.load_state_dict(kept(folder, 'weights'))
+    return net.eval().requires_grad_(False)
+
 @lru_cache(maxsize=1)
 def load_world(out, budget:Budget)->World:
     "The shared world of a folder, read back from disk"
-    nets = {}
-    for k,net in (('judge', Judge()), ('score', Denoiser(Gauss((1,8,8))))):
-        r = read_json(Path(out)/k/'record.json')
-        net.load_state_dict(read_tensors(Path(out)/k/'weights.safetensors', r['tensors']['weights']))
-        nets[k] = net.eval().requires_grad_(False)
-    sde = _sde(budget)
-    w = _blank(budget, nets['judge'], from_denoiser(at(nets['score'], sde), sde))
-    look:Any = nets['judge'].features
-    return w._replace(ref=cache(lambda: look(bytes_of(w.x))))
+    out, sde, judge = Path(out), _sde(budget), _stored(Path(out)/'judge', '', Judge)
+    net = _stored(out/'score', 'score', lambda: Denoiser(Gauss((1,8,8))))
+    w = _blank(budget, judge, from_denoiser(at(net, sde), sde))
+    return w._replace(ref=cache(lambda: judge.features(bytes_of(w.x))))
 
 # %% ../nbs/17_experiments.ipynb #cell-22
 def draw(s:Score, # the score, labels and scale already bound
@@ -291,16 +293,13 @@ def train_cell(folder, w, run, y, teacher=None): # trained network or None, seco
     return _train(folder, m.net(w), loss, getattr(b, m.steps), run.seed, lr)
 
 # %% ../nbs/17_experiments.ipynb #cell-23b
-def read_net(out, run, w): # its function of (x, t)
+def read_net(out, run, w): # what its kind reads: logits, or a score for every label
     "The trained network of a finished cell"
     folder, m = Path(out)/'cells'/run.name, METHODS[run.method]
-    if not (folder/'record.json').exists():
+    if not finished(folder):
         raise FileNotFoundError(f"the cell {run.name}, whose classifier is needed, is not finished: "
                                 "run the grid again, which computes it first")
-    net = m.net(w)
-    sha = read_json(folder/'record.json')['tensors']['weights']
-    net.load_state_dict(read_tensors(folder/'weights.safetensors', sha))
-    return under(m, net.eval().requires_grad_(False), w.sde)
+    return m.kind.read(_stored(folder, m.kind.stored, lambda: m.net(w)), w.sde)
 
 def sweep(w, run, f): # (metrics of each scale, images of each scale)
     "Sample and judge at every scale"
@@ -347,7 +346,7 @@ def cell(out, # folder of the grid
         )->dict: # its record
     "Compute one cell of the grid, or read it if it is finished"
     folder, before = writable(Path(out)/'cells'/run.name), teacher_of(run)
-    if (folder/'record.json').exists(): return read_json(folder/'record.json')
+    if finished(folder): return read_json(folder/'record.json')
     begun, w = time.time(), load_world(str(out), run.budget)
     y, teacher = labels(w, run), before and read_net(out, before, w)
     net, sec = train_cell(folder, w, run, y, teacher)
@@ -355,7 +354,10 @@ def cell(out, # folder of the grid
     rows, images = sweep(w, run, f)
     record = about(out, w, run, y, rows=rows, noise=examine(w, run, f), train_seconds=sec,
                    seconds=time.time()-begun)
-    _finish(folder, record, weights=net.state_dict() if net else {}, samples=images)
+    m = METHODS[run.method]
+    about_ = f"{run.method} on {run.fraction:.0%} of the digits' labels: {m.about}"
+    made = _written(folder, m.kind.stored, net, w.sde, about_) if net else {}
+    finish(folder, record, made, samples=images)
     return read_json(folder/'record.json')
 
 # %% ../nbs/17_experiments.ipynb #cell-27
@@ -429,17 +431,6 @@ def plan(preset:str='default', # a name in the task's presets
     return replace(p, methods=names, fractions=tuple(sorted(fr)), seeds=sd)
 
 # %% ../nbs/17_experiments.ipynb #cell-34
-def _whole(folder)->dict: # its record
-    "Raise unless a finished folder is whole; clear up what finishing it left behind"
-    r = read_json(folder/'record.json')
-    for k,sha in r['tensors'].items():
-        try: checked(folder/f'{k}.safetensors', sha)
-        except (ValueError, FileNotFoundError):
-            raise ValueError(f"damaged run '{folder}': {k}.safetensors is missing or does not match its "
-                             "checksum; delete the folder and run again") from None
-    tidy(folder); shutil.rmtree(folder/'train', ignore_errors=True)
-    return r
-
 def _shared(out)->dict: # name -> sha256 of its tensors
     "What all cells share"
     made = sorted(Path(out).glob('*/record.json'))
@@ -457,7 +448,7 @@ def _alike(out):
 def _open(out, p:Plan, task:Task):
     "Check that a folder belongs to this budget and that all of it is whole; note the plan"
     out, asked = Path(out), {r.name for r in p.runs}
-    for r in sorted(out.glob('*/record.json'))+sorted(out.glob('cells/*/record.json')): _whole(r.parent)
+    for r in sorted(out.glob('*/record.json'))+sorted(out.glob('cells/*/record.json')): whole(r.parent)
     if (out/'plan.json').exists():
         old = read_json(out/'plan.json')
         if (old.get('task'), canonical(old['budget']))!=(task.name, canonical(asdict(p.budget))):
@@ -488,13 +479,11 @@ def _stage(what, jobs, pool, say): # (name, error) of jobs that failed
 class TimeUp(Exception):
     "The time that was given is over; what is done is kept"
 
-def _todo(out, names): return [n for n in names if not (out/n/'record.json').exists()]
-
 def _jobs(out, p, task, here, wave):
     "What is left of a wave: things all cells share, and networks of cells"
     job = lambda n: (n, task.make[n], (str(out), p.budget, here)) if isinstance(n, str) else \
         (f'train {n.name}', task.ahead, (str(out), n, here))
-    left = lambda n: _todo(out, [n if isinstance(n, str) else f'cells/{n.name}'])
+    left = lambda n: unfinished(out, [n if isinstance(n, str) else f'cells/{n.name}'])
     return [job(n) for n in wave if left(n)]
 
 def _make(out, p, task, here, pool, say):
@@ -520,7 +509,7 @@ def grid(out, # folder for everything
     with processes(pool) if isinstance(pool, int) else nullcontext(pool) as pool, Alone(out, wait, say):
         _open(out, p, task)
         runs = {f'cells/{r.name}': r for r in p.runs}
-        left = [runs[n] for n in _todo(out, runs)]
+        left = [runs[n] for n in unfinished(out, runs)]
         if say: say(f"{len(runs)-len(left)} of {len(runs)} cells are finished; {len(left)} to do")
         _make(out, p, task, here, pool, say)
         _alike(out)

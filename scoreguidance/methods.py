@@ -24,12 +24,13 @@ class Kind(NamedTuple):
     "What a method's network is"
     name:str # for people
     spends:str # the steps of a budget that train it
+    stored:str # what it is called in a folder of networks
     blank:Callable # world -> untrained network
     read:Callable # (network, schedule) -> what losses and scores are given
 
-CLASSIFIER = Kind('classifier', 'clf_steps', lambda w: w.clf(w), at)
-CONDITIONAL = Kind('conditional', 'score_steps', lambda w: w.cond(w), family)
-NONE = Kind('none', '', lambda w: None, lambda net, sde: net)
+CLASSIFIER = Kind('classifier', 'clf_steps', 'clf', lambda w: w.clf(w), at)
+CONDITIONAL = Kind('conditional', 'score_steps', 'score', lambda w: w.cond(w), family)
+NONE = Kind('none', '', '', lambda w: None, lambda net, sde: net)
 
 # %% ../nbs/12c_methods.ipynb #cell-8
 @dataclass(frozen=True)
