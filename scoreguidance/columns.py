@@ -47,6 +47,8 @@ SAMPLES = (
  Metric('inception_intra_fid', 'intra-FID (Inception)', -1, digits=1),
  Metric('frechet', 'Frechet', -1), Metric('frechet_infinite', 'Frechet (n to inf)', -1, -math.inf),
  Metric('nearest', 'nearest'))
+
+# %% ../nbs/15e_columns.ipynb #cell-7a
 QUALITY = (
  Metric('accuracy', 'accuracy', 1, 0., 1., 3), Metric('nll', 'NLL', -1), Metric('ece', 'ECE', -1, 0., 1., 3),
  Metric('brier', 'Brier', -1, 0., 2., 3), Metric('pull_error', 'relative error of the pull', -1),

@@ -27,7 +27,7 @@ from .sde import VE
 from .sample import heun, karras, prior, sample
 from .matching import dsm
 from .files import Alone, canonical, read_json, writable, write_json
-from .store import finish, finished, kept, unfinished, whole
+from .store import finish, is_finished, missing, tensors_of, whole
 _all_ = ['Alone', 'METHODS']
 from .jobs import processes, run as each
 from .nets import Classifier, Denoiser, Gauss
@@ -241,7 +241,7 @@ def _stored(folder, name, blank): # blank: () -> network, for folders of older r
     "The network of a finished folder"
     if (folder/'config.json').exists(): return read_networks(folder)[0][name]
     net = blank()
-    net.load_state_dict(kept(folder, 'weights'))
+    net.load_state_dict(tensors_of(folder, 'weights'))
     return net.eval().requires_grad_(False)
 
 @lru_cache(maxsize=1)
@@ -296,7 +296,7 @@ def train_cell(folder, w, run, y, teacher=None): # trained network or None, seco
 def read_net(out, run, w): # what its kind reads: logits, or a score for every label
     "The trained network of a finished cell"
     folder, m = Path(out)/'cells'/run.name, METHODS[run.method]
-    if not finished(folder):
+    if not is_finished(folder):
         raise FileNotFoundError(f"the cell {run.name}, whose classifier is needed, is not finished: "
                                 "run the grid again, which computes it first")
     return m.kind.read(_stored(folder, m.kind.stored, lambda: m.net(w)), w.sde)
@@ -346,7 +346,7 @@ def cell(out, # folder of the grid
         )->dict: # its record
     "Compute one cell of the grid, or read it if it is finished"
     folder, before = writable(Path(out)/'cells'/run.name), teacher_of(run)
-    if finished(folder): return read_json(folder/'record.json')
+    if is_finished(folder): return read_json(folder/'record.json')
     begun, w = time.time(), load_world(str(out), run.budget)
     y, teacher = labels(w, run), before and read_net(out, before, w)
     net, sec = train_cell(folder, w, run, y, teacher)
@@ -483,7 +483,7 @@ def _jobs(out, p, task, here, wave):
     "What is left of a wave: things all cells share, and networks of cells"
     job = lambda n: (n, task.make[n], (str(out), p.budget, here)) if isinstance(n, str) else \
         (f'train {n.name}', task.ahead, (str(out), n, here))
-    left = lambda n: unfinished(out, [n if isinstance(n, str) else f'cells/{n.name}'])
+    left = lambda n: missing(out, [n if isinstance(n, str) else f'cells/{n.name}'])
     return [job(n) for n in wave if left(n)]
 
 def _make(out, p, task, here, pool, say):
@@ -509,7 +509,7 @@ def grid(out, # folder for everything
     with processes(pool) if isinstance(pool, int) else nullcontext(pool) as pool, Alone(out, wait, say):
         _open(out, p, task)
         runs = {f'cells/{r.name}': r for r in p.runs}
-        left = [runs[n] for n in unfinished(out, runs)]
+        left = [runs[n] for n in missing(out, runs)]
         if say: say(f"{len(runs)-len(left)} of {len(runs)} cells are finished; {len(left)} to do")
         _make(out, p, task, here, pool, say)
         _alike(out)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLASSIFIER', 'CONDITIONAL', 'NONE', 'PAPERS', 'REMEDIES', 'GUESSES', 'OURS', 'RIVALS', 'METHODS', 'Kind', 'Context',
-           'Method', 'labelled', 'guided', 'free', 'plain', 'method', 'on']
+           'Method', 'labelled_rows', 'cg', 'cfg', 'cond', 'method', 'on']
 
 # %% ../nbs/12c_methods.ipynb #cell-2
 from dataclasses import dataclass
@@ -62,67 +62,67 @@ class Method(NamedTuple):
     def net(self, w): return self.kind.blank(w)
 
 # %% ../nbs/12c_methods.ipynb #cell-11
-def labelled(b:Noised, # noised batch
-             y:Tensor, # labels [b], -1 where unlabelled
-            )->tuple[Noised, Tensor]: # noised rows, labels
+def labelled_rows(b:Noised, # noised batch
+                  y:Tensor, # labels [b], -1 where unlabelled
+                 )->tuple[Noised, Tensor]: # noised rows, labels
     "The labelled rows of a batch"
     return b.rows(y>=0), y[y>=0]
 
-def guided(about, loss, **kw)->Method: # what else the record says
+def cg(about, loss, **kw)->Method: # what else the record says
     "Classifier guidance (Dhariwal and Nichol 2021) by a classifier that this loss trains"
     return Method(CLASSIFIER, loss, lambda f,w,y,k: w.score + k*likelihood(f, y), about, **kw)
 
-def free(about, share:float, **kw)->Method: # labelled rows in a batch
+def cfg(about, share:float, **kw)->Method: # labelled rows in a batch
     "Classifier-free guidance (Ho and Salimans 2021)"
     return Method(CONDITIONAL, lambda f,w,b,y: dsm(f(drop(y, w.drop)), w.sde, b),
                   lambda f,w,y,k: mix(f(None), f(y), k), about, share, **kw)
 
-def plain(about, **kw)->Method:
+def cond(about, **kw)->Method:
     "A conditional score, nothing else"
     return Method(CONDITIONAL, lambda f,w,b,y: dsm(f(y), w.sde, b), lambda f,w,y,k: f(y), about, 1., False,
                   **kw)
 
 # %% ../nbs/12c_methods.ipynb #cell-13
 PAPERS = {
- 'CG':            guided("cross-entropy", lambda f,w,b,y: ce(f, *labelled(b, y))),
- 'CG-SC-labeled': guided("cross-entropy and self-calibration, both on the labelled rows",
-                         lambda f,w,b,y: sc_total(f, w.sde, b, y, w.lam, everything=False)),
- 'CG-SC-all':     guided("cross-entropy on the labelled rows, self-calibration on all", full='CG-SC-labeled',
-                         loss=lambda f,w,b,y: sc_total(f, w.sde, b, y, w.lam)),
- 'CG-DLSM':       guided("cross-entropy and denoising likelihood score matching", prior=True,
-                         loss=lambda f,w,b,y: dlsm_total(f, w.score, w.sde, *labelled(b, y), w.lam)),
- 'Cond':          plain("conditional score"),
- 'CFG-labeled':   free("classifier-free, labelled rows only", 1.),
- 'CFG-all':       free("classifier-free, unlabelled rows as the null class", .5, full='CFG-labeled'),
+ 'CG':            cg("cross-entropy", lambda f,w,b,y: ce(f, *labelled_rows(b, y))),
+ 'CG-SC-labeled': cg("cross-entropy and self-calibration, both on the labelled rows",
+                     lambda f,w,b,y: sc_total(f, w.sde, b, y, w.lam, everything=False)),
+ 'CG-SC-all':     cg("cross-entropy on the labelled rows, self-calibration on all",
+                     lambda f,w,b,y: sc_total(f, w.sde, b, y, w.lam), full='CG-SC-labeled'),
+ 'CG-DLSM':       cg("cross-entropy and denoising likelihood score matching",
+                     lambda f,w,b,y: dlsm_total(f, w.score, w.sde, *labelled_rows(b, y), w.lam), prior=True),
+ 'Cond':          cond("conditional score"),
+ 'CFG-labeled':   cfg("classifier-free, labelled rows only", 1.),
+ 'CFG-all':       cfg("classifier-free, unlabelled rows as the null class", .5, full='CFG-labeled'),
 }
 
 # %% ../nbs/12c_methods.ipynb #cell-15
 _ce, _consistent = PAPERS['CG'].loss, lambda f,w,b,y: consistency_total(f, w.ema, w.sde, b, y)
 
 REMEDIES = { # against overconfidence
- 'CG-robust':   guided("cross-entropy at the worst point within 0.3 sigma (adversarial training)",
-                       lambda f,w,b,y: adversarial(f, *labelled(b, y), lambda t: .3*w.sde.sigma(t), 3)),
- 'CG-smooth':   guided("label smoothing of 0.1", lambda f,w,b,y: smooth(f, *labelled(b, y), .1)),
- 'CG-Jacobian': guided("cross-entropy and 0.03 of the logits' Jacobian",
-                       lambda f,w,b,y: _ce(f, w, b, y) + .03*jacobian(f, w.sde, b.rows(y>=0))),
+ 'CG-robust':   cg("cross-entropy at the worst point within 0.3 sigma (adversarial training)",
+                   lambda f,w,b,y: adversarial(f, *labelled_rows(b, y), lambda t: .3*w.sde.sigma(t), 3)),
+ 'CG-smooth':   cg("label smoothing of 0.1", lambda f,w,b,y: smooth(f, *labelled_rows(b, y), .1)),
+ 'CG-Jacobian': cg("cross-entropy and 0.03 of the logits' Jacobian",
+                   lambda f,w,b,y: _ce(f, w, b, y) + .03*jacobian(f, w.sde, b.rows(y>=0))),
 }
 GUESSES = { # labels for what has none
- 'CG-pseudo':      guided("cross-entropy, also on what a teacher is sure of", _ce, teacher='CG', sure=.9,
-                          full='CG'),
- 'CG-FixMatch':    guided("cross-entropy, also on the average's verdict at less noise where it is sure",
-                          lambda f,w,b,y: _ce(f, w, b, y) + fixmatch(f, w.ema, w.sde, b)),
- 'CG-DLSM-pseudo': guided("DLSM, also on what a teacher is sure of", PAPERS['CG-DLSM'].loss, teacher='CG',
-                          sure=.9, full='CG-DLSM', prior=True),
- 'CG-SC-student':  guided("SC on all labels of a teacher (noisy student)", PAPERS['CG-SC-all'].loss,
-                          teacher='CG', full='CG-SC-labeled'),
- 'Cond-pseudo':    plain("conditional score on all labels of a teacher", teacher='CG', full='Cond'),
+ 'CG-pseudo':      cg("cross-entropy, also on what a teacher is sure of", _ce,
+                      teacher='CG', sure=.9, full='CG'),
+ 'CG-FixMatch':    cg("cross-entropy, also on the average's verdict at less noise where it is sure",
+                      lambda f,w,b,y: _ce(f, w, b, y) + fixmatch(f, w.ema, w.sde, b)),
+ 'CG-DLSM-pseudo': cg("DLSM, also on what a teacher is sure of", PAPERS['CG-DLSM'].loss,
+                      teacher='CG', sure=.9, full='CG-DLSM', prior=True),
+ 'CG-SC-student':  cg("SC on all labels of a teacher (noisy student)", PAPERS['CG-SC-all'].loss,
+                      teacher='CG', full='CG-SC-labeled'),
+ 'Cond-pseudo':    cond("conditional score on all labels of a teacher", teacher='CG', full='Cond'),
 }
 
 # %% ../nbs/12c_methods.ipynb #cell-16
 OURS = { # consistency along the noise, and what needs no training
- 'CG-consistency':    guided("cross-entropy, and the moving average's posterior at less noise", _consistent),
- 'CG-consistency-SC': guided("the same, and self-calibration on all rows",
-                             lambda f,w,b,y: _consistent(f, w, b, y) + w.lam*sc(f, w.sde, b)),
+ 'CG-consistency':    cg("cross-entropy, and the moving average's posterior at less noise", _consistent),
+ 'CG-consistency-SC': cg("the same, and self-calibration on all rows",
+                          lambda f,w,b,y: _consistent(f, w, b, y) + w.lam*sc(f, w.sde, b)),
  'SC-evidence':       Method(CLASSIFIER, None, lambda f,w,y,k: evidence(f) + k*likelihood(f, y),
                              "the classifier of CG-SC-all as its own score (JEM)", teacher='CG-SC-all'),
  'CG-exact':          Method(NONE, None, lambda f,w,y,k: w.score + k*w.pull(y),

@@ -4,7 +4,7 @@ import torch
 
 from scoreguidance.guide import likelihood
 from scoreguidance.matching import ce
-from scoreguidance.methods import CLASSIFIER, Context, Method, guided
+from scoreguidance.methods import CLASSIFIER, Context, Method, cg
 from scoreguidance.nets import Classifier, Gauss
 from scoreguidance.robust import adversarial, gradient_penalty, jacobian, smooth, temper
 from scoreguidance.score import Score, perturb
@@ -40,16 +40,16 @@ def test_a_rival_is_a_method(name, world):
     f, b = m.kind.read(net, w.sde), perturb(w.sde, x)
     m.loss(f, w, b, y).backward()
     assert sum(p.grad.abs().sum() for p in net.parameters()) > 0
-    guided_, plain = (m.score(f, w, y.clamp(min=0), k)(b.x, b.t) for k in (2., 0.))
+    full, plain = (m.score(f, w, y.clamp(min=0), k)(b.x, b.t) for k in (2., 0.))
     torch.testing.assert_close(plain, -b.x)
     half = likelihood(lambda x, t: f(x, t)/2, y.clamp(min=0))(b.x, b.t)
-    torch.testing.assert_close(guided_ - plain, 2*half, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(full - plain, 2*half, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('name', LOSSES)
 def test_rows_do_not_meet(name, world):
     "A loss over all rows is the mean of the losses of its halves"
-    (w, x, _, net), m, y = world, guided("a rival", LOSSES[name]), torch.arange(24) % 3
+    (w, x, _, net), m, y = world, cg("a rival", LOSSES[name]), torch.arange(24) % 3
     torch.manual_seed(0)
     f, b = m.kind.read(net, w.sde), perturb(w.sde, x)
     loss = m.loss
