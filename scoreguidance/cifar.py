@@ -38,7 +38,8 @@ from .metrics import accuracy, cas, frechet, inception_score, intra, kid, prdc
 from .features import ResNet56, extract, inception, resnet56
 from .comparisons import Choice, choose, copies, equal_floor, label_distance, next_scale
 from .experiment import (METHODS, Plan, Run, Task, TimeUp, World, about, examine,
-                                      plan, relabelled, teacher_of, under, _list, _svc)
+                                      plan, relabelled, teacher_of, under, _list)
+from .digits import _blank, _svc
 from .store import finish as _finish
 from .tables import pool_of, ran
 from .evaluation import linear
@@ -589,7 +590,6 @@ CIFAR100 = _task('cifar100', 100, (.05, .2, 1.))
 def rehearsal(task:Task, b, dev)->World:
     "A world of the right shapes, with made images and untrained networks"
     if task.name=='digits':
-        from scoreguidance.experiment import _blank
         w = _blank(b)
         return w._replace(score=from_denoiser(at(w.cond(w), w.sde), w.sde))
     (x, y), sde = made(4*b.classes, b.classes, b.size, 0), VE(b.lo, b.hi)
@@ -736,7 +736,7 @@ def reproduce_images(task:Task, # CIFAR10 or CIFAR100
 # %% ../nbs/17c_cifar.ipynb #cell-41
 def asked(task, preset, methods, fractions, seeds, out, root, dev, workers, seconds):
     "A user's choice, checked before any work: plan, folder, place, workers"
-    p, gpu = plan(preset, methods, fractions, seeds, task), device(dev).type=='cuda'
+    p, gpu = plan(preset, methods, fractions, seeds, task=task), device(dev).type=='cuda'
     if root and p.budget.data=='made': p = replace(p, budget=replace(p.budget, data=task.name))
     n = (_list(workers, int, 'workers') or (1 if gpu else 2,))[0]
     s = _list(seconds, float, 'seconds')
@@ -749,7 +749,7 @@ def plan_of(task:Task, preset:str='', methods='', fractions='', seeds='', out=''
             workers='')->str: # as in `reproduce_images`
     "What a preset would cost here, in words"
     preset = preset or ('default' if task.name=='digits' else 'cpu')
-    p, n = plan(preset, methods, fractions, seeds, task), (_list(workers, int, 'workers') or (2,))[0]
+    p, n = plan(preset, methods, fractions, seeds, task=task), (_list(workers, int, 'workers') or (2,))[0]
     out = out or f'out/{task.name}'+(f'-{preset}' if preset!='default' else '')
     more = dict(methods=methods, fractions=fractions, seeds=seeds, root=root, workers=workers)
     if task.name!='digits': more['device'] = '' if device=='auto' else device

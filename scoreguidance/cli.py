@@ -274,7 +274,7 @@ def parser():
 def experiment(name): # (function of the parameters, task)
     "What runs an experiment"
     from functools import partial
-    from scoreguidance.experiment import DIGITS
+    from scoreguidance.digits import DIGITS
     if name=='digits':
         from scoreguidance.tables import reproduce
         return reproduce, DIGITS

@@ -16,7 +16,8 @@ import torch
 from .files import canonical, read_json, read_tensors, writable, write_bytes, write_json
 from .jobs import dask, processes
 from .columns import QUALITY, SAMPLES, metric
-from .experiment import DIGITS, METHODS, Plan, Task, TimeUp, _list, grid, plan, run_of
+from .experiment import METHODS, Plan, Task, TimeUp, _list, grid, plan, run_of
+from .digits import DIGITS
 
 # %% ../nbs/17a_tables.ipynb #cell-5
 COLUMNS = {m.name: m.title for m in SAMPLES} # what a record of samples may hold, in this order
@@ -336,7 +337,7 @@ def pool_of(workers:int, # processes of one thread each
 
 def ran(task:Task, p:Plan, out, pool, here=None, say=print)->dict: # the table as data
     "Compute what is missing of a plan, build table and figures"
-    with pool: failed = grid(out, p, pool, say, True, task, here)
+    with pool: failed = grid(out, p, pool, say, True, task=task, here=here)
     late = [name for name,e in failed if isinstance(e, TimeUp)]
     for name,e in failed:
         if say and not late: say(f"cell {name} failed ({e}): what is finished is kept, run again to retry it")
@@ -358,5 +359,5 @@ def reproduce(preset:str='default', # default, smoke or thorough
               say=print, # where progress is told; None for silence
              )->dict: # the table as data
     "The experiment on digits: check, compute what is missing, build table and figures"
-    p, w = plan(preset, methods, fractions, seeds), _list(workers, int, 'workers')
+    p, w = plan(preset, methods, fractions, seeds, task=DIGITS), _list(workers, int, 'workers')
     return ran(DIGITS, p, out, pool_of(w[0] if w else 1, executor, address), None, say)

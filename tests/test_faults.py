@@ -39,7 +39,7 @@ from scoreguidance.data import digits, load_npz, to_uint8
 from scoreguidance.engine import Recipe, train as train_large
 from scoreguidance.evaluation import digits_judge, extractor, read, read_labels, read_reference
 from scoreguidance.exact import GMM
-from scoreguidance.experiment import Budget, load_world
+from scoreguidance.digits import Budget, load_world
 from scoreguidance.features import extract, network, sha_of
 from scoreguidance.files import Alone, read_json, read_tensors, write_bytes, write_json, write_tensors
 from scoreguidance.generate import collect, generate, heun_walk

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from scoreguidance.cli import main
-from scoreguidance.experiment import Budget, Plan, grid, load_world, read_net
+from scoreguidance.digits import DIGITS, Budget, load_world, read_net
+from scoreguidance.experiment import Plan, grid
 from scoreguidance.files import read_json, read_tensors
 from scoreguidance.hub import from_pretrained
 from scoreguidance.methods import METHODS
@@ -17,7 +18,7 @@ todo = Plan(('CG', 'CFG-all', 'CG-exact'), (.05,), (0,), tiny, 'tiny')
 def out(tmp_path_factory):
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp('grid')
-    assert grid(out, todo, 1, None) == []
+    assert grid(out, todo, 1, None, task=DIGITS) == []
     return out
 
 
