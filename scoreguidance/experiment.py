@@ -260,8 +260,9 @@ def _make(out, p, task, here, pool, say):
     "What all cells share, wave by wave where they build on each other"
     for wave in task.waves(p) if task.waves else [[n] for n in task.make]:
         failed = _stage('shared', _jobs(out, p, task, here, wave), pool, say)
-        for n,e in sorted(failed, key=lambda f: f[0] not in task.make):  # a network that failed is tried again
-            if n in task.make and not isinstance(e, TimeUp):             # with its cell, which says why
+        # a network that failed is tried again with its cell, which says why
+        for n,e in sorted(failed, key=lambda f: f[0] not in task.make):
+            if n in task.make and not isinstance(e, TimeUp):
                 raise ValueError(f"{n} could not be made ({e}): run again to resume")
             if isinstance(e, TimeUp): raise e
 

@@ -252,8 +252,9 @@ def curves_figure(t:dict):
     fig, axs = _figure(2, (7, 3.2))
     for ax,k,title in zip(axs, ('ce', 'dlsm'), ('cross-entropy', 'score error (DLSM)')):
         for r in _least(t):
-            if r['curve'] and k in r['curve'][0]: ax.plot(*zip(*((c['step'], c[k]) for c in r['curve'])), '.-', lw=1,
-                                   label=r['method'], color=_paint()[r['method']])
+            if not (r['curve'] and k in r['curve'][0]): continue
+            xy = zip(*((c['step'], c[k]) for c in r['curve']))
+            ax.plot(*xy, '.-', lw=1, label=r['method'], color=_paint()[r['method']])
         ax.set_title(f'{title}, test images', fontsize=10); ax.set_xlabel('step')
     if axs[0].lines: _legend(fig, axs[0])
     return fig
