@@ -41,7 +41,7 @@ from .experiment import (METHODS, Plan, Run, Task, TimeUp, World, about, examine
                                       plan, relabelled, teacher_of, under, _list)
 from .digits import _blank, _svc
 from .store import finish as _finish
-from .tables import pool_of, ran
+from .tables import pool_of, run_grid as ran
 from .evaluation import linear
 
 # %% ../nbs/17c_cifar.ipynb #cell-6

@@ -21,7 +21,7 @@ from .data import (Data, as_float, check_images, check_labels, cifar10, cifar100
                                 from_tensor, to_uint8)
 from .engine import device as place
 from .digits import Budget, Judge, make_judge
-from .experiment import commit, hardware
+from .store import commit, hardware
 from .features import (MODES, Extractor, extract, fid_helper, inception, network, pixels,
                                     resnet56, which)
 from .files import Alone, read_json, read_tensors

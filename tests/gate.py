@@ -21,8 +21,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from scoreguidance.experiment import hardware, plan
+from scoreguidance.experiment import plan
 from scoreguidance.files import canonical, read_json
+from scoreguidance.store import hardware
 
 FILE = Path(__file__).parent/'golden'/'gate.json'
 CLOCK = ('seconds', 'memory_mb')
