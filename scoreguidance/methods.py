@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['CLASSIFIER', 'CONDITIONAL', 'NONE', 'PAPERS', 'REMEDIES', 'GUESSES', 'OURS', 'RIVALS', 'METHODS', 'Kind', 'Context',
-           'Method', 'labelled_rows', 'cg', 'cfg', 'cond', 'method', 'on']
+           'Method', 'cg', 'cfg', 'cond', 'method', 'on']
 
 # %% ../nbs/12c_methods.ipynb #cell-2
 from dataclasses import dataclass
 from typing import Any, Callable, NamedTuple
-from torch import Tensor
-from .score import Noised, at, mix
+from .score import at, mix
 from .matching import ce, dsm
-from .guide import drop, evidence, family, likelihood
+from .guide import drop, evidence, family, labelled, likelihood
 from .robust import adversarial, jacobian, smooth
 from .dlsm import dlsm_total
 from .calibrate import sc, sc_total
@@ -62,12 +61,6 @@ class Method(NamedTuple):
     def net(self, w): return self.kind.blank(w)
 
 # %% ../nbs/12c_methods.ipynb #cell-11
-def labelled_rows(b:Noised, # noised batch
-                  y:Tensor, # labels [b], -1 where unlabelled
-                 )->tuple[Noised, Tensor]: # noised rows, labels
-    "The labelled rows of a batch"
-    return b.rows(y>=0), y[y>=0]
-
 def cg(about, loss, **kw)->Method: # what else the record says
     "Classifier guidance (Dhariwal and Nichol 2021) by a classifier that this loss trains"
     return Method(CLASSIFIER, loss, lambda f,w,y,k: w.score + k*likelihood(f, y), about, **kw)
@@ -84,13 +77,13 @@ def cond(about, **kw)->Method:
 
 # %% ../nbs/12c_methods.ipynb #cell-13
 PAPERS = {
- 'CG':            cg("cross-entropy", lambda f,w,b,y: ce(f, *labelled_rows(b, y))),
+ 'CG':            cg("cross-entropy", lambda f,w,b,y: ce(f, *labelled(b, y))),
  'CG-SC-labeled': cg("cross-entropy and self-calibration, both on the labelled rows",
                      lambda f,w,b,y: sc_total(f, w.sde, b, y, w.lam, everything=False)),
  'CG-SC-all':     cg("cross-entropy on the labelled rows, self-calibration on all",
                      lambda f,w,b,y: sc_total(f, w.sde, b, y, w.lam), full='CG-SC-labeled'),
  'CG-DLSM':       cg("cross-entropy and denoising likelihood score matching",
-                     lambda f,w,b,y: dlsm_total(f, w.score, w.sde, *labelled_rows(b, y), w.lam), prior=True),
+                     lambda f,w,b,y: dlsm_total(f, w.score, w.sde, *labelled(b, y), w.lam), prior=True),
  'Cond':          cond("conditional score"),
  'CFG-labeled':   cfg("classifier-free, labelled rows only", 1.),
  'CFG-all':       cfg("classifier-free, unlabelled rows as the null class", .5, full='CFG-labeled'),
@@ -101,10 +94,10 @@ _ce, _consistent = PAPERS['CG'].loss, lambda f,w,b,y: consistency_total(f, w.ema
 
 REMEDIES = { # against overconfidence
  'CG-robust':   cg("cross-entropy at the worst point within 0.3 sigma (adversarial training)",
-                   lambda f,w,b,y: adversarial(f, *labelled_rows(b, y), lambda t: .3*w.sde.sigma(t), 3)),
- 'CG-smooth':   cg("label smoothing of 0.1", lambda f,w,b,y: smooth(f, *labelled_rows(b, y), .1)),
+                   lambda f,w,b,y: adversarial(f, *labelled(b, y), lambda t: .3*w.sde.sigma(t), 3)),
+ 'CG-smooth':   cg("label smoothing of 0.1", lambda f,w,b,y: smooth(f, *labelled(b, y), .1)),
  'CG-Jacobian': cg("cross-entropy and 0.03 of the logits' Jacobian",
-                   lambda f,w,b,y: _ce(f, w, b, y) + .03*jacobian(f, w.sde, b.rows(y>=0))),
+                   lambda f,w,b,y: _ce(f, w, b, y) + .03*jacobian(f, w.sde, labelled(b, y)[0])),
 }
 GUESSES = { # labels for what has none
  'CG-pseudo':      cg("cross-entropy, also on what a teacher is sure of", _ce,
