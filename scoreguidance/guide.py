@@ -67,7 +67,7 @@ def drop(y:Tensor, # labels [b]
 
 def labelled(b, # noised batch
              y:Tensor, # class of each row [b], -1 where unlabelled
-            )->tuple: # its labelled rows, their labels
+            )->tuple[object, Tensor]: # its labelled rows, their labels
     "The rows that have a label; where they are known to come first (`semi`), nothing is read"
     i, hi = which(y), bounds(y)[1]
     return b.rows(i), tell(y[i], bounds=(0, max(hi, 0)), labelled=slice(None))

@@ -124,7 +124,7 @@ def _images(t): # what the data are
     "The data of a table in words"
     b = t['budget']
     if t['what']=='digits': return 'Digits, 8x8'
-    kind = 'Made patterns' if b['data']=='made' else dict(cifar10='CIFAR-10', cifar100='CIFAR-100')[b['data']]
+    kind = dict(made='Made patterns', cifar10='CIFAR-10', cifar100='CIFAR-100').get(b['data'], b['data'])
     return f"{kind}, {b['classes']} classes at {b['size']}x{b['size']}"
 
 # %% ../nbs/17a_tables.ipynb #cell-11b

@@ -34,6 +34,8 @@ def test_every_cell_with_a_network_is_read_by_the_hub(out):
         f, theirs = m.kind.read(from_pretrained(folder).nets[m.kind.stored], w.sde), read_net(out, run, w)
         with torch.no_grad(): assert torch.equal(m.score(f, w, y, 2.)(x, t), m.score(theirs, w, y, 2.)(x, t))
     with torch.no_grad(): assert torch.equal(from_pretrained(out/'score').score(x, t), w.score(x, t))
+    cfg = next(out/'cells'/r.name for r in todo.runs if r.method == 'CFG-all')
+    with torch.no_grad(): assert not torch.equal(from_pretrained(cfg).family(y)(x, t), from_pretrained(cfg).score(x, t))
 
 
 def test_the_command_samples_from_a_grid(out, tmp_path):
