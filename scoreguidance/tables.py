@@ -12,7 +12,7 @@ __all__ = ['COLUMNS', 'NOISE', 'SHOWN', 'FOUR', 'GO_ON', 'spread', 'mean_rows', 
 import io
 from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 import torch
 from .files import canonical, read_json, read_tensors, writable, write_bytes, write_json
 from .jobs import dask, processes
@@ -39,6 +39,13 @@ def _scale(k, rs): # rs: the rows of all draws at this scale
     per = {m: mean_rows(r['per_class'][m] for r in rs) for m in rs[0]['per_class']}
     return dict(scale=k, **{m: spread(r[m] for r in rs) for m in COLUMNS if m in rs[0]}, per_class=per)
 
+def _rows_of(record): return [*record['rows'], *([record['chosen']] if 'chosen' in record else [])]
+
+def _chosen(records):
+    "Where every draw chose its scale beforehand: what that gave"
+    rs = [c['chosen'] for c in records]
+    return dict(_scale(median(r['scale'] for r in rs), rs), scales=[r['scale'] for r in rs])
+
 def row(method, fraction, records)->dict:
     "One method at one fraction: every scale, every noise level, over the draws"
     scales = sorted({r['scale'] for c in records for r in c['rows']})
@@ -48,15 +55,17 @@ def row(method, fraction, records)->dict:
     noise = [dict(sigma=n['sigma'], **quality(i)) for i,n in enumerate(records[0]['noise'])]
     curves = [c.get('curve', []) for c in records]
     curve = [{k: mean(r[k] for r in rs) for k in rs[0]} for rs in zip(*curves)]
-    best = min(sweep, key=lambda r: r['intra_fid']['mean'])['scale']
+    more = dict(chosen=_chosen(records)) if all('chosen' in c for c in records) else {}
+    best = more['chosen'] if more else min(sweep, key=lambda r: r['intra_fid']['mean'])
     same = {k: records[0][k] for k in ('labelled', 'n', 'nfe')}
-    return dict(method=method, fraction=fraction, best_scale=best, seeds=[c['seed'] for c in records],
-                **same, sweep=sweep, noise=noise, curve=curve)
+    return dict(method=method, fraction=fraction, best_scale=best['scale'], **more, **same,
+                seeds=[c['seed'] for c in records], sweep=sweep, noise=noise, curve=curve)
 
+# %% ../nbs/17a_tables.ipynb #cell-7a
 def cost(method, fraction, records)->dict:
     "What a method's cells took, on average; memory is the worker's peak"
     return dict(method=method, fraction=fraction, train_seconds=mean(r['train_seconds'] for r in records),
-                sample_seconds=mean(r['sample_seconds'] for c in records for r in c['rows']),
+                sample_seconds=mean(r['sample_seconds'] for c in records for r in _rows_of(c)),
                 seconds=mean(r['seconds'] for r in records), memory_mb=max(r['memory_mb'] for r in records))
 
 # %% ../nbs/17a_tables.ipynb #cell-9
@@ -104,8 +113,9 @@ def collect(out)->dict: # folder of a grid
                           hardware=hardware))
 
 def best_rows(t:dict)->list: # a table of `collect`
-    "(row, its entry at the best scale)"
-    return [(r, next(e for e in r['sweep'] if e['scale']==r['best_scale'])) for r in t['rows']]
+    "(row, its entry at the scale it chose, or at the best one)"
+    at = lambda r: next(e for e in r['sweep'] if e['scale']==r['best_scale'])
+    return [(r, r.get('chosen') or at(r)) for r in t['rows']]
 
 def rows_at(t:dict, scale)->list: # a table, a guidance scale
     "(row, its entry at one scale for all); rows without a scale, or without this one, as at their best"
@@ -117,8 +127,10 @@ SHOWN = [k for k in COLUMNS if k not in _LESS]
 
 def _sampler(b): return 'the predictor-corrector' if b.get('pc') else 'Heun'
 
-def _cas(t): return 'a support vector classifier of pixels' if t['what']=='digits' else \
-    "a logistic regression on the judge's features"
+def _cas(t):
+    pixels = t['what']=='digits' or 'curve' in t['budget'] and not t['budget']['inception']
+    return 'a support vector classifier of pixels' if pixels else \
+        "a logistic regression on the judge's features"
 
 def _images(t): # what the data are
     "The data of a table in words"
@@ -134,10 +146,12 @@ def note(t:dict)->str:
     h = {k: ' and '.join(dict.fromkeys(str(h[k]) for h in hs)) for k in hs[0]}
     draws = ' or '.join(str(n) for n in sorted({len(r['seeds']) for r in t['rows']}))
     scales = ', '.join(f'{v:g}' for v in b['scales'])
+    rule = "chosen in each draw by the labels that it may see, on other samples" if 'chosen' in r else \
+        "with the smallest mean intra-FID (Cond has none)"
     return (f"{_images(t)}. Mean \u00b1 standard deviation over label draws, {draws} in number; {r['n']} "
             f"samples each; {_sampler(b)}, {r['nfe']} evaluations of the score and as many of the "
-            f"classifier's gradient or of the second network. `w`: the guidance scale, of {scales}, with the "
-            "smallest mean intra-FID (Cond has none). FID, intra-FID, P/R/D/C, KID, IS and generation "
+            f"classifier's gradient or of the second network. `w`: the guidance scale, of {scales}, {rule}. "
+            "FID, intra-FID, P/R/D/C, KID, IS and generation "
             "accuracy use the features and the verdict of a judge network trained once on all labels, "
             f"against {t['floor']['reference']} training images; `cw-` is class-wise. Floor: the "
             f"{t['floor']['n']} real test images in place of samples (CAS: trained on the real training "
@@ -146,6 +160,10 @@ def note(t:dict)->str:
             f"torch {h['torch']}, commit {h['commit']}.")
 
 # %% ../nbs/17a_tables.ipynb #cell-12
+def _scales(e):
+    ks = e.get('scales', [e['scale']])
+    return ' to '.join(f'{v:g}' for v in sorted({min(ks), max(ks)}))
+
 def markdown(t:dict, # a table of `collect`
              columns=SHOWN, # metrics to show
              fractions=None, # only these; all when not given
@@ -159,8 +177,8 @@ def markdown(t:dict, # a table of `collect`
     for r,e in best_rows(t) if scale is None else rows_at(t, scale):
         if fractions is None or r['fraction'] in fractions:
             share = f"{100*r['fraction']:g}% ({r['labelled']})"
-            w = f"{e['scale']:g}" if METHODS[r['method']].swept else ''
-            cells = (metric(m).text(e[m]['mean'], e[m]['sd']) for m in columns)
+            w = _scales(e) if METHODS[r['method']].swept else ''
+            cells = (metric(m).text(e[m]['mean'], e[m]['sd']) if m in e else '' for m in columns)
             rows.append(line([share, r['method'], w, *cells]))
     rows.append(line(['floor', 'real test images', '', *(metric(m).text(t['floor'][m]) for m in columns)]))
     gaps = ['', f"**Missing cells:** {', '.join(t['missing'])}"] if t['missing'] else []
@@ -218,9 +236,11 @@ def fractions_figure(t:dict, metrics=FOUR):
     return fig
 
 def scales_figure(t:dict, metrics=FOUR):
-    "Metrics against guidance scale, at the smallest fraction"
+    "Metrics against guidance scale, at the smallest fraction; those that were measured at every scale"
+    rows = [r for r in _least(t) if r['sweep']]
+    metrics = [m for m in metrics if all(m in e for r in rows for e in r['sweep'])]
     fig, axs = _figure(len(metrics), (3*len(metrics), 3.2))
-    rows = [r for r in t['rows'] if r['fraction']==min(r['fraction'] for r in t['rows'])]
+    if not rows: return fig
     for ax,m in zip(axs, metrics):
         for r in rows: _curve(ax, r['method'], [e['scale'] for e in r['sweep']], r['sweep'], m)
         _axis(ax, t, m); ax.set_xlabel(f"scale w, {100*rows[0]['fraction']:g}% labels")
@@ -302,11 +322,12 @@ def samples_figure(out, t:dict, per=7, most=10):
     for ax,r in zip(axs, rows):
         k = (*_of(r['method'], r['fraction']), r['seeds'][0])
         record, folder = cells[k]
-        w, sha = f"{r['best_scale']:g}", record['tensors']['samples']
-        x = read_tensors(folder/'samples.safetensors', sha)[f'scale_{w}']
+        images = read_tensors(folder/'samples.safetensors', record['tensors']['samples'])
+        w = record['chosen']['scale'] if 'chosen' in record else r['best_scale']
+        x = images['chosen'] if 'chosen' in images else images[f'scale_{w:g}']
         x = x[torch.arange(len(x))%c<most]
         x = panel(255-x if x.shape[1]==1 else x, min(c, most), per)
-        said = f', w={w}' if METHODS[r['method']].swept else ''
+        said = f', w={w:g}' if METHODS[r['method']].swept else ''
         ax.imshow(x, interpolation='nearest'); ax.set_title(r['method'] + said, fontsize=9)
     return fig
 
@@ -344,7 +365,8 @@ def run_grid(task:Task, p:Plan, out, pool, here=None, say=print)->dict: # the ta
     late = [name for name,e in failed if isinstance(e, TimeUp)]
     for name,e in failed:
         if say and not late: say(f"cell {name} failed ({e}): what is finished is kept, run again to retry it")
-    if late and not finished_cells(out, read_json(Path(out)/'plan.json')): raise TimeUp(f"the time is up: {GO_ON}")
+    if late and not finished_cells(out, read_json(Path(out)/'plan.json')):
+        raise TimeUp(f"the time is up: {GO_ON}")
     if late and say: say(f"the time is up with {len(failed)} cells to go: {GO_ON}")
     return dict(table(out), late=len(late))
 
