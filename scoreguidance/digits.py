@@ -30,7 +30,7 @@ from .data import as_float, digits, hide, subset, to_uint8
 from .truth import Images
 from .folders import read_networks, write_networks
 from .metrics import accuracy, cas, frechet, inception_score, intra, kid, prdc
-from .experiment import Plan, Run, Task, World, about, examine, relabelled, teacher_of, under
+from .experiment import Plan, Run, Task, World, about, examine, teacher_of, training_set
 
 # %% ../nbs/17_digits_task.ipynb #cell-6
 @dataclass(frozen=True)
@@ -198,11 +198,11 @@ def train_cell(folder, w, run, y, teacher=None): # trained network or None, seco
     "Train a run's network on its labels `y`"
     m, b = METHODS[run.method], run.budget
     if not m.steps: return None, 0.
-    batch = semi(w.x, relabelled(w, run, y, teacher), b.batch, m.share, w.classes)
+    batch = semi(*training_set(w, run, y, teacher), b.batch, m.share, w.classes)
     def loss(s):
         x, yb = batch()
-        world = w._replace(ema=under(m, s.ema, w.sde))
-        return m.loss(under(m, s.net, w.sde), world, perturb(w.sde, x), yb)
+        world = w._replace(ema=m.kind.read(s.ema, w.sde))
+        return m.loss(m.kind.read(s.net, w.sde), world, perturb(w.sde, x), yb)
     torch.manual_seed(run.seed)
     lr = 2e-3 if m.steps=='clf_steps' else 3e-3
     return _train(folder, m.net(w), loss, getattr(b, m.steps), run.seed, lr)
@@ -238,11 +238,11 @@ def cell(out, # folder of the grid
     begun, w = time.time(), load_world(str(out), run.budget)
     y, teacher = labels(w, run), before and read_net(out, before, w)
     net, sec = train_cell(folder, w, run, y, teacher)
-    f = under(METHODS[run.method], net, w.sde) if net else teacher
+    m = METHODS[run.method]
+    f = m.kind.read(net, w.sde) if net else teacher
     rows, images = sweep(w, run, f)
     record = about(out, w, run, y, rows=rows, noise=examine(w, run, f), train_seconds=sec,
                    seconds=time.time()-begun)
-    m = METHODS[run.method]
     about_ = f"{run.method} on {run.fraction:.0%} of the digits' labels: {m.about}"
     made = _written(folder, m.kind.stored, net, w.sde, about_) if net else {}
     finish(folder, record, made, samples=images)

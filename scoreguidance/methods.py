@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLASSIFIER', 'CONDITIONAL', 'NONE', 'PAPERS', 'REMEDIES', 'GUESSES', 'OURS', 'RIVALS', 'METHODS', 'Kind', 'Context',
-           'Method', 'cg', 'cfg', 'cond', 'method', 'on']
+           'Method', 'cg', 'cfg', 'cond', 'method', 'full']
 
 # %% ../nbs/12c_methods.ipynb #cell-2
 from dataclasses import dataclass
@@ -132,9 +132,6 @@ def method(name:str)->Method:
     raise ValueError(f"unknown method {name}: choose among {', '.join(METHODS)}; a row of your own is "
                      f"METHODS['{name}'] = Method(...), before anything reads it")
 
-def on(name:str, # row
-       fraction:float, # share of labelled data
-      )->str: # row
-    "The row that a method is at this share of labels: where all is labelled, some are one"
-    m = method(name)
-    return m.full if fraction==1 and m.full else name
+def full(name:str)->str:
+    "The row that a method is where everything is labelled: some are one there"
+    return method(name).full or name

@@ -15,7 +15,7 @@ from .files import read_json, writable
 from .store import finish, is_finished
 from .data import Data, as_float, digest, to_uint8
 from .nets import Gauss
-from .experiment import Plan, Task, plan
+from .experiment import MORE, Plan, Task, plan
 from .tables import pool_of, run_grid
 from .evaluation import read
 from .cifar import BUDGET, CIFAR10, CPU, SMOKE, Place, asked, plan_of, smaller
@@ -68,20 +68,21 @@ def make_own(out, budget, here=Place())->dict:
                                 "again")
     b, d, folder = budget, images_of(here.root), writable(Path(out)/'data')
     x, test, lab = smaller(d.x, b.size), held_out(d.y), d.y>=0
-    keep = lab & ~test
-    gauss = Gauss(b.shape, as_float(x[~test]))
+    keep, gauss = lab & ~test, Gauss(b.shape, as_float(x[~test]))
+    more = {} if lab.all() else dict(x_more=x[~lab])
     record = dict(what='data', data=b.data, size=b.size, classes=b.classes, names=list(d.classes),
                   source=digest(d.x, d.y), n=int(keep.sum()), n_test=int(test.sum()),
-                  digest=digest(x[keep], d.y[keep]), sd=float(as_float(x[keep]).std()))
+                  n_more=int((~lab).sum()), digest=digest(x[keep], d.y[keep]), sd=float(as_float(x[keep]).std()))
     return finish(folder, record, images=dict(x=x[keep], y=d.y[keep], x_test=x[test], y_test=d.y[test],
-                                              **gauss.state_dict(prefix='gauss.')))
+                                              **more, **gauss.state_dict(prefix='gauss.')))
 
 def task_of(path, d:Data)->Task: # d: of `images_of`
     "A user's images as an experiment"
     name, c, size = Path(path).stem, len(d.classes), d.x.shape[2]
+    data = name if (d.y>=0).all() else name+MORE
     def p(preset, b, wanted, **kw):
         fit = lambda n, least: max(n//c, least)*c                        # equally many of each class
-        b = replace(b, data=name, classes=c, size=side(size, wanted), n=fit(b.n, 16), curve=fit(b.curve, 8),
+        b = replace(b, data=data, classes=c, size=side(size, wanted), n=fit(b.n, 16), curve=fit(b.curve, 8),
                     inception=False, gate=0)
         return Plan(CIFAR10.presets[preset].methods, (.1, 1.), budget=b, preset=preset, **kw)
     presets = dict(smoke=p('smoke', SMOKE, 8, seeds=(0,)), cpu=p('cpu', CPU, 16),

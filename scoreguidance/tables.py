@@ -17,7 +17,7 @@ import torch
 from .files import canonical, read_json, read_tensors, writable, write_bytes, write_json
 from .jobs import dask, processes
 from .columns import QUALITY, SAMPLES, metric
-from .experiment import METHODS, Plan, Task, TimeUp, _list, grid, plan, run_of
+from .experiment import METHODS, Plan, Task, TimeUp, _list, complete, grid, plan, run_of
 from .digits import DIGITS
 
 # %% ../nbs/17a_tables.ipynb #cell-5
@@ -78,18 +78,18 @@ def finished_cells(out, p:dict)->dict: # p: the plan as stored
             found[r['method'], r['fraction'], r['seed']] = r, q.parent
     return found
 
-def _of(m, f): # where a method's cells are: those of the run it shares
+def _of(m, f, budget): # where a method's cells are: those of the run it shares
     "The method and fraction under which a row's cells are stored"
-    r = run_of(m, f, 0, None)
+    r = run_of(m, f, 0, budget)
     return r.method, r.fraction
 
 def _rows(p, cells): # rows, their costs, and the records used
     "A row for each method and fraction that has a finished cell"
     rows, costs, used = [], [], []
     cells_ = [*product(p['fractions'], p['methods']), *((f, m) for m,f in p.get('anchors', []))]
-    every = dict.fromkeys((m, _of(m, f)[1]) for f,m in cells_)
+    every = dict.fromkeys((m, _of(m, f, p['budget'])[1]) for f,m in cells_)
     for m,f in sorted(every, key=lambda o: (o[1], [*METHODS].index(o[0]))):
-        have = [cells[k][0] for s in p['seeds'] if (k := (*_of(m, f), s)) in cells]
+        have = [cells[k][0] for s in p['seeds'] if (k := (*_of(m, f, p['budget']), s)) in cells]
         if have: rows.append(row(m, f, have)); costs.append(cost(m, f, have)); used += have
     return rows, costs, used
 
@@ -146,6 +146,7 @@ def note(t:dict)->str:
     h = {k: ' and '.join(dict.fromkeys(str(h[k]) for h in hs)) for k in hs[0]}
     draws = ' or '.join(str(n) for n in sorted({len(r['seeds']) for r in t['rows']}))
     scales = ', '.join(f'{v:g}' for v in b['scales'])
+    one = ' At 100% rows that differ on unlabelled data only are one run.' if complete(b) else ''
     rule = "chosen in each draw by the labels that it may see, on other samples" if 'chosen' in r else \
         "with the smallest mean intra-FID (Cond has none)"
     return (f"{_images(t)}. Mean \u00b1 standard deviation over label draws, {draws} in number; {r['n']} "
@@ -155,8 +156,7 @@ def note(t:dict)->str:
             "accuracy use the features and the verdict of a judge network trained once on all labels, "
             f"against {t['floor']['reference']} training images; `cw-` is class-wise. Floor: the "
             f"{t['floor']['n']} real test images in place of samples (CAS: trained on the real training "
-            f"images). CAS: test accuracy of {_cas(t)} trained on the samples. At 100% rows that differ on "
-            f"unlabelled data only are one run. Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, "
+            f"images). CAS: test accuracy of {_cas(t)} trained on the samples.{one} Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, "
             f"torch {h['torch']}, commit {h['commit']}.")
 
 # %% ../nbs/17a_tables.ipynb #cell-12
@@ -320,7 +320,7 @@ def samples_figure(out, t:dict, per=7, most=10):
     fig, axs = _figure(cols, (2.4*cols, (.3+2.8*min(c, most)/per)*down), down)
     for ax in axs: ax.axis('off')
     for ax,r in zip(axs, rows):
-        k = (*_of(r['method'], r['fraction']), r['seeds'][0])
+        k = (*_of(r['method'], r['fraction'], t['budget']), r['seeds'][0])
         record, folder = cells[k]
         images = read_tensors(folder/'samples.safetensors', record['tensors']['samples'])
         w = record['chosen']['scale'] if 'chosen' in record else r['best_scale']

@@ -4,10 +4,12 @@ import pytest
 import torch
 from PIL import Image
 
+from scoreguidance.cifar import Place, blank
 from scoreguidance.cli import main
 from scoreguidance.data import digits, to_uint8
+from scoreguidance.experiment import complete
 from scoreguidance.files import read_json
-from scoreguidance.own import held_out, images_of, side
+from scoreguidance.own import held_out, images_of, make_own, side, task_of
 
 few = ['-p', 'preset', 'smoke', '-p', 'methods', 'CG,CG-SC-all', '-p', 'fractions', '0.2', '-p', 'device', 'cpu', '-p', 'workers', '1']
 
@@ -42,6 +44,25 @@ def test_the_whole_path(files, name, tmp_path, capsys):
     assert f'scoreguidance reproduce {files/name} -p preset smoke' in capsys.readouterr().out
 
 
+def test_unlabelled_images_are_welcome(files, tmp_path):
+    "Scores and semi-supervised rows train on them, at 100% of the labels too; the judge never sees them"
+    d = images_of(files/'colour.npz')
+    y = torch.cat([d.y, torch.full((20,), -1)])
+    x = torch.cat([d.x, 255-d.x[:20]])
+    np.savez(tmp_path/'some.npz', x=x.numpy(), y=y.numpy())
+    out = tmp_path/'out'
+    assert main(['reproduce', str(tmp_path/'some.npz'), *few[:3], '-p', 'methods', 'CG-SC-labeled,CG-SC-all', '-p', 'fractions', '1', *few[9:],
+                 '-p', 'out', str(out)]) == 0
+    b = read_json(out/'plan.json')['budget']
+    assert b['data'] == 'some and unlabelled' and not complete(b)
+    rows = read_json(out/'table.json')['rows']
+    assert [r['method'] for r in rows] == ['CG-SC-labeled', 'CG-SC-all'] and 'are one run' not in (out/'table.md').read_text()
+    w = blank(out, task_of(tmp_path/'some.npz', images_of(tmp_path/'some.npz')).presets['smoke'].budget, torch.device('cpu'))
+    assert len(w.more) == 20 and len(w.x) == 3*29 and int(w.y.min()) == 0
+    x, y = w.every(w.y)
+    assert len(x) == 107 and int((y < 0).sum()) == 20
+
+
 def test_both_forms_are_the_same_images(files):
     "A folder in grey and a file in colour, averaged to the folder's size"
     a, b = images_of(files/'pictures'), images_of(files/'colour.npz')
@@ -73,8 +94,6 @@ def test_another_file_is_another_folder(files, tmp_path, capsys):
     "A run belongs to the images it was made from"
     np.savez(tmp_path/'a.npz', x=np.zeros((90, 3, 8, 8), np.uint8), y=np.arange(90) % 2)
     np.savez(tmp_path/'b.npz', x=np.ones((90, 3, 8, 8), np.uint8), y=np.arange(90) % 2)
-    from scoreguidance.cifar import Place
-    from scoreguidance.own import make_own, task_of
     b = task_of(tmp_path/'a.npz', images_of(tmp_path/'a.npz')).presets['smoke'].budget
     make_own(tmp_path/'out', b, Place(root=str(tmp_path/'a.npz')))
     assert main(['reproduce', str(tmp_path/'b.npz'), *few, '-p', 'out', str(tmp_path/'out')]) == 2
