@@ -88,9 +88,10 @@ class Method(NamedTuple):
     swept:bool=True # does it have a guidance scale?
     after:str='' # method whose trained classifier gives labels, or is the network where none is trained
     least:float=0. # it labels what it is surer of than this
+    prior:bool=False # does its loss ask the unconditional score?
 
-World = namedtuple('World', 'budget sde gauss score judge x y x_test y_test classes clf cond truth ref ema',
-                   defaults=(None, None, None, None, None))
+World = namedtuple('World', 'budget sde gauss score judge x y x_test y_test classes clf cond truth ref ema look sd',
+                   defaults=(None,)*7)
 
 def _lab(b, y)->tuple[Noised, Tensor]: return b.rows(y>=0), y[y>=0]
 def _clf(w): return w.clf(w)
@@ -112,7 +113,7 @@ PAPERS = { # the rows of both papers
  'CG':            _guided(lambda f,w,b,y: ce(f, *_lab(b, y))),
  'CG-SC-labeled': _guided(lambda f,w,b,y: sc_total(f, w.sde, b, y, w.budget.lam, everything=False)),
  'CG-SC-all':     _guided(lambda f,w,b,y: sc_total(f, w.sde, b, y, w.budget.lam)),
- 'CG-DLSM':       _guided(lambda f,w,b,y: dlsm_total(f, w.score, w.sde, *_lab(b, y), w.budget.lam)),
+ 'CG-DLSM':       _guided(lambda f,w,b,y: dlsm_total(f, w.score, w.sde, *_lab(b, y), w.budget.lam), prior=True),
  'Cond':          _given(),
  'CFG-labeled':   _free(1.),
  'CFG-all':       _free(.5),
@@ -129,25 +130,26 @@ RIVALS = { # what their readers asked for
  'CG-Jacobian':       _guided(lambda f,w,b,y: ce(f, *_lab(b, y)) + .03*jacobian(f, w.sde, b.rows(y>=0))),
  'CG-pseudo':         _guided(PAPERS['CG'].loss, after='CG', least=.9),
  'CG-FixMatch':       _guided(lambda f,w,b,y: ce(f, *_lab(b, y)) + fixmatch(f, w.ema, w.sde, b)),
- 'CG-DLSM-pseudo':    _guided(PAPERS['CG-DLSM'].loss, after='CG', least=.9),
+ 'CG-DLSM-pseudo':    _guided(PAPERS['CG-DLSM'].loss, after='CG', least=.9, prior=True),
  'CG-SC-student':     _guided(PAPERS['CG-SC-all'].loss, after='CG'),
  'Cond-pseudo':       _given(after='CG'),
  'CG-consistency':    _guided(_cons),
  'CG-consistency-SC': _guided(lambda f,w,b,y: _cons(f, w, b, y) + w.budget.lam*sc(f, w.sde, b)),
  'SC-evidence':       Method(_clf, None, _jem, '', after='CG-SC-all'),
  'CG-exact':          Method(None, None, _exact, ''),
+ 'unguided':          Method(None, None, lambda f,w,y,k: w.score, '', swept=False),
 }
 METHODS = {**PAPERS, **RIVALS}
 
 # %% ../nbs/17_experiments.ipynb #cell-10c
-# where everything is labelled these are one run, as in the paper; the exact pull knows all labels always
+# where everything is labelled these are one run, as in the paper; what trains nothing sees all labels, or none
 SAME = {'CG-SC-all': 'CG-SC-labeled', 'CFG-all': 'CFG-labeled', 'CG-pseudo': 'CG', 'Cond-pseudo': 'Cond',
         'CG-DLSM-pseudo': 'CG-DLSM', 'CG-SC-student': 'CG-SC-labeled'}
 
 def run_of(method, fraction, seed, budget): # the record of a cell
     "The record of a cell; methods that differ only on unlabelled data share one at 100%"
     same = SAME.get(method, method) if fraction==1 else method
-    return Run(same, 1. if method=='CG-exact' else fraction, seed, budget)
+    return Run(same, fraction if METHODS[method].net or METHODS[method].after else 1., seed, budget)
 
 def teacher_of(run): # the record of another cell, or None
     "The cell whose classifier a run needs"
@@ -434,6 +436,8 @@ class Task(NamedTuple):
     presets:dict # name -> Plan
     make:dict # what all cells share: name -> function (out, budget, here) -> record, in this order
     cell:Callable # (out, run, here) -> record
+    waves:Callable|None=None # plan -> lists of what can be made side by side: names in `make`, runs to be trained ahead
+    ahead:Callable|None=None # (out, run, here): train a run's network, to be sampled later
 
 DIGITS = Task('digits', PRESETS, dict(judge=make_judge, score=make_score), cell)
 
@@ -530,12 +534,21 @@ class TimeUp(Exception):
 
 def _todo(out, names): return [n for n in names if not (out/n/'record.json').exists()]
 
+def _jobs(out, p, task, here, wave):
+    "What is left of a wave: things all cells share, and networks of cells"
+    job = lambda n: (n, task.make[n], (str(out), p.budget, here)) if isinstance(n, str) else \
+        (f'train {n.name}', task.ahead, (str(out), n, here))
+    left = lambda n: _todo(out, [n if isinstance(n, str) else f'cells/{n.name}'])
+    return [job(n) for n in wave if left(n)]
+
 def _make(out, p, task, here, pool, say):
-    "What all cells share, one thing after another where they build on each other"
-    for n in _todo(out, task.make):
-        for _,e in _stage('shared', [(n, task.make[n], (str(out), p.budget, here))], pool, say):
+    "What all cells share, wave by wave where they build on each other"
+    for wave in task.waves(p) if task.waves else [[n] for n in task.make]:
+        failed = _stage('shared', _jobs(out, p, task, here, wave), pool, say)
+        for n,e in sorted(failed, key=lambda f: f[0] not in task.make):      # a network that failed is tried again
+            if n in task.make and not isinstance(e, TimeUp):                 # with its cell, which says why
+                raise ValueError(f"{n} could not be made ({e}): run again to resume")
             if isinstance(e, TimeUp): raise e
-            raise ValueError(f"{n} could not be made ({e}): run again to resume")
 
 # %% ../nbs/17_experiments.ipynb #cell-38b
 def grid(out, # folder for everything

@@ -94,7 +94,8 @@ def collect(out)->dict: # folder of a grid
     cells = finished(out, p)
     rows, costs, used = _rows(p, cells)
     if not rows: raise FileNotFoundError(f"no finished cell in '{out}': {first}")
-    j, s = read_json(out/'judge'/'record.json'), read_json(out/'score'/'record.json')
+    real = 'reference' if (out/'reference').is_dir() else 'judge'
+    j, s = read_json(out/real/'record.json'), read_json(out/'score'/'record.json')
     hardware = list({canonical(r['hardware']): r['hardware'] for r in used}.values())
     return dict(what=p['task'], preset=p['preset'], budget=p['budget'], rows=rows, data=used[0]['data'],
                 missing=sorted(set(p['asked'])-{q.name for _,q in cells.values()}),
@@ -254,7 +255,7 @@ def curves_figure(t:dict):
     fig, axs = _figure(2, (7, 3.2))
     for ax,k,title in zip(axs, ('ce', 'dlsm'), ('cross-entropy', 'score error (DLSM)')):
         for r in _least(t):
-            if r['curve']: ax.plot(*zip(*((c['step'], c[k]) for c in r['curve'])), '.-', lw=1,
+            if r['curve'] and k in r['curve'][0]: ax.plot(*zip(*((c['step'], c[k]) for c in r['curve'])), '.-', lw=1,
                                    label=r['method'], color=_paint()[r['method']])
         ax.set_title(f'{title}, test images', fontsize=10); ax.set_xlabel('step')
     if axs[0].lines: _legend(fig, axs[0])
