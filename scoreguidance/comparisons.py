@@ -236,9 +236,11 @@ def sentence(c:Claim, # of `claims`
     head = f"{c.method} is {c.verdict} than {c.against} in {title}"
     if c.verdict == 'open':
         head = f"Whether {c.method} and {c.against} differ in {title} is open: they do here"
-    name = c.most and (names[c.most[0]] if names else c.most[0])
-    most = f"; class {name} alone makes {c.most[1]:.0%} of it" if c.most else ''
-    return f"{head} {said}{most}."
+    k, share = c.most or ('', 0.)
+    name = names[k] if names and c.most else k
+    most = f"class {name} makes {share:.0%} of it"
+    if share > 1: most = f"without class {name} it would turn round"
+    return f"{head} {said}{f'; {most}' if c.most else ''}."
 
 # %% ../nbs/16d_comparisons.ipynb #cell-34b
 def conclusions(values:dict, # method -> metric -> value in each draw
