@@ -11,7 +11,7 @@ __all__ = ['NEIGHBOURS', 'SMOKE', 'CPU', 'BUDGET', 'PAPER', 'CIFAR10', 'CIFAR100
            'rehearsal', 'saved_bytes', 'calibrated', 'estimate', 'told', 'reproduce_images', 'asked', 'plan_of']
 
 # %% ../nbs/17c_cifar.ipynb #cell-2
-import os, shlex, shutil, time, warnings
+import os, shlex, shutil, time
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -82,7 +82,7 @@ class ImageBudget(_Training):
     most:float=32. # largest scale tried
     levels:tuple=(.05, .2, .5, 1., 2., 5.) # noise levels at which classifiers are examined
     bf16:bool=False # networks in bfloat16
-    compiled:bool=False # scores through torch.compile
+    compiled:bool=False # the score is trained through torch.compile, and classifiers beside it
     inception:bool=False # Inception's features, not the judge's
     decay:bool=True # does the learning rate fall to 0?
     recipe:int=2 # raised when the code changes what a record means
@@ -103,7 +103,7 @@ class ImageBudget(_Training):
         noise = self.clf_noise if clf else self.noise
         return dict(flip=self.flip, shift=self.shift if clf else 0, times=lognormal(sde, *noise) if noise else None)
     @property
-    def compiler(self): return torch.compile if self.compiled else None
+    def compiler(self): return partial(torch.compile, dynamic=False) if self.compiled else None
     def amount(self, method): return self.n if method!='unguided' else max(self.n, self.gate)
 
 # %% ../nbs/17c_cifar.ipynb #cell-8
@@ -344,10 +344,11 @@ def load_world(out, b, dev:str, score:bool=True)->World: # score: is it finished
     def read(k, net):
         net.load_state_dict(weights_of(Path(out)/k))
         return net.to(device_).eval().requires_grad_(False)
-    kind = PublishedJudge if read_json(Path(out)/'judge'/'record.json')['kind']=='PublishedJudge' else \
-        partial(ImageJudge, b.classes, b.size, b.judge)
-    judge = read('judge', kind()) if score else None
-    f = prepared(read('score', w.score(0)), b.bf16, b.compiler) if score else None
+    def judge_():
+        published = read_json(Path(out)/'judge'/'record.json').get('kind')=='PublishedJudge'
+        return read('judge', PublishedJudge() if published else ImageJudge(b.classes, b.size, b.judge))
+    judge = judge_() if score else None
+    f = prepared(read('score', w.score(0)), b.bf16) if score else None
     look = partial(_look, out, b, judge, dev)
     return w._replace(judge=judge, score=f and from_denoiser(at(f, w.sde), w.sde), look=look,
                       ref=cache(lambda: look(w.x, True)))
@@ -366,12 +367,11 @@ NEIGHBOURS = 10_000 # real images in P/R/D/C over all classes
 def brief(w, f, y, logits)->dict: # metric -> number; per_class: metric -> list
     "Metrics of a point on a curve: features and classes asked for of samples, the judge's logits"
     r, yr = w.ref(), w.y.cpu()
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')                 # few images: the floor says what that does
-        fid = intra(frechet, r, yr, f, y)
-        per = dict(intra_fid=list(fid.classes.values()), accuracy=[accuracy(logits[y==k], y[y==k]) for k in fid.classes])
-        return dict(fid=frechet(r, f), intra_fid=fid.mean, kid=kid(r[:NEIGHBOURS], f), accuracy=accuracy(logits, y),
-                    inception_score=inception_score(logits.softmax(1)), per_class=per)
+    distance = partial(frechet, warn=False)             # few images: the floor says what that does
+    fid = intra(distance, r, yr, f, y)
+    per = dict(intra_fid=list(fid.classes.values()), accuracy=[accuracy(logits[y==k], y[y==k]) for k in fid.classes])
+    return dict(fid=distance(r, f), intra_fid=fid.mean, kid=kid(r[:NEIGHBOURS], f), accuracy=accuracy(logits, y),
+                inception_score=inception_score(logits.softmax(1)), per_class=per)
 
 def whole(w, f, y, logits)->dict: # the same, and neighbours
     "All metrics that need features and verdicts only"
@@ -562,12 +562,13 @@ PAPER = ImageBudget(net=Shape(), clf=Shape(), score_steps=1_300_000, clf_steps=2
 def presets(data:str, classes:int, fractions)->dict: # name -> Plan
     "The presets of a data set"
     mine = lambda b: b if b.data=='made' else replace(b, data=data)
-    def p(name, b, **kw): return Plan(budget=mine(b), preset=name, **kw)
+    full = (('CG', 1.), ('Cond', 1.))
+    def p(name, b, **kw): return Plan(budget=mine(b), preset=name, **{'anchors': full, **kw})
     whole = lambda b: replace(b, classes=classes)
-    return dict(smoke=p('smoke', SMOKE, methods=tuple(METHODS), fractions=(.1, 1.), seeds=(0,)),
+    return dict(smoke=p('smoke', SMOKE, methods=tuple(METHODS), fractions=(.1, 1.), seeds=(0,), anchors=()),
                 cpu=p('cpu', CPU, methods=_few, fractions=(.05,)),
                 budget=p('budget', whole(BUDGET), methods=_few, fractions=(.05,)),
-                paper=p('paper', whole(PAPER), methods=tuple(METHODS), fractions=fractions))
+                paper=p('paper', whole(PAPER), methods=tuple(METHODS), fractions=fractions, anchors=()))
 
 # %% ../nbs/17c_cifar.ipynb #cell-31
 _make = dict(data=make_data, judge=make_judge, score=make_score, reference=make_reference)
@@ -578,7 +579,7 @@ def waves(p:Plan)->list: # of lists
     nets = [r for r in p.runs if METHODS[r.method].steps]
     first = [r for r in nets if early(r)]
     follow = [r for r in nets if not early(r)]
-    return [['data'], ['judge', 'score', *first], ['reference', *follow]]
+    return [['data'], ['score', *first], ['judge'], ['reference', *follow]]
 
 def _task(name, *more): return Task(name, presets(name, *more), _make, image_cell, waves, train_ahead)
 CIFAR10 = _task('cifar10', 10, (.05, .2, .4, .6, .8, 1.))

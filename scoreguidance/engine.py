@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from .files import Alone
+from .core import bounds, tell, which
 from .score import perturb
 from .train import State, average, load_state, save_state
 from .calibrate import semi
@@ -56,8 +57,8 @@ def batches(x:Tensor, # images, bytes [n,c,h,w], on the device
         xb = x[i[:,0].long()]
         mirror = torch.rand(len(xb), 1, 1, 1, device=x.device)<.5
         if flip: xb = torch.where(mirror, xb.flip(-1), xb)  # bytes are a quarter of floats
-        xb = as_float(moved(xb, shift) if shift else xb)
-        return perturb(sde, xb, times and times(xb)), yb
+        xb = tell(moved(xb, shift) if shift else xb, bounds=bounds(x))
+        return perturb(sde, as_float(xb), times and times(xb)), yb
     return batch
 
 # %% ../nbs/15b_engine.ipynb #cell-8
@@ -117,10 +118,13 @@ def part(b, # noised batch
          n:int, # of how many
         ): # noised rows, labels
     "Every n-th row of a batch, from the i-th"
-    if n>1 and (len(y)%n or int((y>=0).sum())%n):
-        raise ValueError(f"a batch of {len(y)} rows, {int((y>=0).sum())} of them labelled, cannot be cut "
+    if n==1: return b, y
+    l = which(y)
+    if len(y)%n or (k := len(y[l]))%n:
+        raise ValueError(f"a batch of {len(y)} rows, {len(y[l])} of them labelled, cannot be cut "
                          f"into {n} equal parts (processes times slices): choose a size that can")
-    return b.rows(slice(i, None, n)), y[i::n]
+    facts = dict(labelled=slice(k//n)) if isinstance(l, slice) else {}
+    return b.rows(slice(i, None, n)), tell(y[i::n], bounds=bounds(y), **facts)
 
 def gradient(loss, f, b, y, # as in `train`
              slices:int, rank:int, processes:int)->Tensor: # loss of this process [], detached

@@ -411,11 +411,13 @@ class Plan:
     seeds:tuple=(0, 1, 2)
     budget:Any=Budget() # of this data set
     preset:str='default'
+    anchors:tuple=() # (method, fraction) that are run once, with the first draw
 
     @property
     def runs(self):
         "Each distinct cell once, with the teachers it needs; costly ones first, to end together"
         every = product(self.seeds, self.methods, self.fractions)
+        every = [*every, *((self.seeds[0], m, f) for m,f in self.anchors)]
         asked = [run_of(m, f, s, self.budget) for s,m,f in every]
         runs = dict.fromkeys([*filter(None, map(teacher_of, asked)), *asked])
         return sorted(runs, key=lambda r: METHODS[r.method].steps!='score_steps')

@@ -166,7 +166,7 @@ def fid_helper(mode:str='clean', # one of MODES
         raise ValueError(f"{file} has sha256 {got}, expected {sha}: fetch it again")
     net = _until(file, DEPTHS[depth], device)
     name = 'Inception (fid-helper)' + ('' if depth == 2048 else f', {depth} features')
-    return Extractor(lambda x: net((resized(x, mode).to(device) - 128)/128), name, got, mode)
+    return Extractor(lambda x: net((resized(x.to(device), mode) - 128)/128), name, got, mode)
 
 # %% ../nbs/16a_features.ipynb #cell-20
 def _until(file, stop, device):

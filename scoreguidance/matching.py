@@ -9,7 +9,7 @@ __all__ = ['esm', 'divergence', 'ism', 'ssm', 'fdsm', 'residual', 'dsm', 'lognor
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .core import bc, check_y, sumsq
+from .core import bc, check_y, sumsq, tell
 
 # %% ../nbs/03_score_matching.ipynb #cell-5
 def esm(s, # model score
@@ -87,7 +87,8 @@ def lognormal(sde, # schedule with alpha = 1
               eps:float=1e-5, # smallest time
              ): # x0 [b,...] -> times [b], for `perturb`
     "Times at which ln sigma is normal, cut off at the schedule's ends (Karras et al. 2022, Table 1)"
-    return lambda x0: sde.t_of((mean + sd*torch.randn(len(x0), device=x0.device)).exp()).clamp(eps, 1)
+    times = lambda z: sde.t_of((mean + sd*z).exp()).clamp(eps, 1)
+    return lambda x0: tell(times(torch.randn(len(x0), device=x0.device)), bounds=(eps, 1.))
 
 def edm_weight(sde, # schedule with alpha = 1
                sd:float=.5, # standard deviation of the data

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 import torch
 from torch import Tensor
-from .core import bc, check_t, check_x, rows
+from .core import bc, check_t, check_x, rows, tell
 
 # %% ../nbs/01_score.ipynb #cell-5
 class Score:
@@ -69,8 +69,9 @@ def perturb(sde, # schedule with alpha(t) and sigma(t)
             randn=torch.randn_like, # where noise comes from
            )->Noised: # x, t, z
     "Noise `x0` to time `t`"
-    if t is None: t = eps+(1-eps)*torch.rand(len(x0), device=x0.device, dtype=x0.dtype)
-    t, z = rows(check_t(t), check_x(x0, 'x0')), randn(x0)
+    if t is None: t = tell(eps+(1-eps)*torch.rand(len(x0), device=x0.device, dtype=x0.dtype), bounds=(eps, 1.))
+    check_t(t); check_x(x0, 'x0')
+    t, z = rows(t, x0), randn(x0)
     return Noised(bc(sde.alpha(t), x0)*x0 + bc(sde.sigma(t), x0)*z, t, z)
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def _of(m, f): # where a method's cells are: those of the run it shares
 def _rows(p, cells): # rows, their costs, and the records used
     "A row for each method and fraction that has a finished cell"
     rows, costs, used = [], [], []
-    every = dict.fromkeys((m, _of(m, f)[1]) for f,m in product(p['fractions'], p['methods']))
+    every = dict.fromkeys((m, _of(m, f)[1]) for f,m in [*product(p['fractions'], p['methods']), *((f, m) for m,f in p.get('anchors', []))])
     for m,f in sorted(every, key=lambda o: (o[1], [*METHODS].index(o[0]))):
         have = [cells[k][0] for s in p['seeds'] if (k := (*_of(m, f), s)) in cells]
         if have: rows.append(row(m, f, have)); costs.append(cost(m, f, have)); used += have
