@@ -56,6 +56,7 @@ class _Training:
     clf_steps:int=4000 # of every classifier
     judge_steps:int=4000 # of the judge
     batch:int=128 # rows of a batch
+    clf_batch:int=128 # of a classifier's
     lr:float=4e-4 # of score networks, after warm-up; then it falls to 0
     clf_lr:float=4e-4 # of classifiers
     warm:int=200 # steps of warm-up
@@ -82,7 +83,7 @@ class ImageBudget(_Training):
     most:float=32. # largest scale tried
     levels:tuple=(.05, .2, .5, 1., 2., 5.) # noise levels at which classifiers are examined
     bf16:bool=False # networks in bfloat16
-    compiled:bool=False # the score is trained through torch.compile, and classifiers beside it
+    graph:bool=False # steps are recorded on a GPU, and classifiers trained beside the score
     inception:bool=False # Inception's features, not the judge's
     decay:bool=True # does the learning rate fall to 0?
     recipe:int=2 # raised when the code changes what a record means
@@ -94,16 +95,14 @@ class ImageBudget(_Training):
     def walk(self, sde): return pc_walk(sde, self.pc) if self.pc else heun_walk(sde, self.times)
     def recipe_of(self, steps, lr, seed):
         "How a network is trained"
-        every = max(1, steps//4 if self.compiled else min(500, steps//4))      # seconds apart on a GPU
+        every = max(1, steps//4 if self.graph else min(500, steps//4))      # seconds apart on a GPU
         return Recipe(steps, lr, min(self.warm, steps//5), self.decay, 1., self.ema, seed, bf16=self.bf16,
-                      every=every)
+                      every=every, graph=self.graph)
     def weight(self, sde, sd): return edm_weight(sde, sd) if self.noise else None
     def seen(self, sde, clf=False):
         "How batches are noised and varied"
         noise = self.clf_noise if clf else self.noise
         return dict(flip=self.flip, shift=self.shift if clf else 0, times=lognormal(sde, *noise) if noise else None)
-    @property
-    def compiler(self): return partial(torch.compile, dynamic=False) if self.compiled else None
     def amount(self, method): return self.n if method!='unguided' else max(self.n, self.gate)
 
 # %% ../nbs/17c_cifar.ipynb #cell-8
@@ -236,11 +235,11 @@ def watch(folder, s, seen, sec, look=None, every=0):
     if look and every and (seen.step%every==0 or seen.step==1): rows.append(dict(step=seen.step, **look(s)))
     write_json(path, dict(rows=rows, seconds=sec, memory_mb=seen.memory_mb))
 
-def trained(folder, net, loss, batch, r, here, look=None, compiler=None): # averaged network, its curve, seconds, memory
+def trained(folder, net, loss, batch, r, here, look=None): # averaged network, its curve, seconds, memory
     "Train from or to checkpoints; raises `TimeUp` where the slice is over"
     s, begun, folder, sec, every = start(net), time.time(), writable(folder/'train'), 0., max(1, r.steps//8)
     if (folder/'curve.json').exists(): sec = read_json(folder/'curve.json')['seconds']
-    for seen in train(s, loss(s), batch, r, folder, here.left(), compiler):
+    for seen in train(s, loss(s), batch, r, folder, here.left()):
         if seen.step%r.every in (0, 1) or seen.step%every==0 or seen.step==r.steps:
             watch(folder, s, seen, sec+time.time()-begun, look, every)
     if s.step<r.steps: watch(folder, s, seen, sec+time.time()-begun)
@@ -309,7 +308,7 @@ def make_score(out, budget, here=Place())->dict:
         loss = lambda s: lambda f, v, y: dsm(from_denoiser(at(f, w.sde), w.sde), w.sde, v, b.weight(w.sde, w.sd))
         torch.manual_seed(0)
         r, batch = b.recipe_of(b.score_steps, b.lr, 0), batches(w.x, w.y, w.sde, b.batch, **b.seen(w.sde))
-        net, _, sec, mb = trained(folder, w.score(0), loss, batch, r, here, compiler=b.compiler)
+        net, _, sec, mb = trained(folder, w.score(0), loss, batch, r, here)
         more = dict(seconds=sec, memory_mb=mb)
     record = dict(what='score', budget=asdict(b), **more)
     _finish(folder, record, **kept(net, b))
@@ -450,7 +449,7 @@ def train_image_cell(folder, w, run, y, teacher, here): # network or None, curve
     m, b, dev = METHODS[run.method], run.budget, device(here.device)
     if not m.steps: return None, [], 0., memory_mb(dev)
     clf = m.steps=='clf_steps'
-    batch = batches(w.x, relabelled(w, run, y, teacher), w.sde, b.batch, m.share, classes=w.classes, **b.seen(w.sde, clf))
+    batch = batches(w.x, relabelled(w, run, y, teacher), w.sde, b.clf_batch if clf else b.batch, m.share, classes=w.classes, **b.seen(w.sde, clf))
     def loss(s):
         world = w._replace(ema=under(m, prepared(s.ema.eval(), b.bf16), w.sde))
         return lambda f, v, yb: m.loss(under(m, f, w.sde), world, v, yb)
@@ -554,7 +553,7 @@ CPU = ImageBudget('cifar10', 16, 3, _cpu, replace(_cpu, mult=(1,2), attention=()
                   curve=300, gate=1000, scales=(1., 2., 4., 8., 16.), most=128.)
 BUDGET = ImageBudget(net=Shape(64, blocks=3, dropout=0.), clf=Shape(64, blocks=1, dropout=0.), batch=256, lr=1e-3, clf_lr=1e-3,
                      warm=300, noise=(-1.2, 1.2), clf_noise=(-.6, 1.4), shift=2, times=13, n=2000, scales=(.5, 1., 2., 4., 8.),
-                     most=32., bf16=True, compiled=True, inception=True)
+                     most=32., bf16=True, graph=True, inception=True)
 PAPER = ImageBudget(net=Shape(), clf=Shape(), score_steps=1_300_000, clf_steps=200_000, judge_steps=20_000,
                     lr=2e-4, clf_lr=2e-4, warm=5000, pc=1000, n=50_000, curve=0, gate=0, scales=(1.,), bf16=True,
                     inception=True, decay=False)
@@ -575,7 +574,7 @@ _make = dict(data=make_data, judge=make_judge, score=make_score, reference=make_
 
 def waves(p:Plan)->list: # of lists
     "What can be made side by side: on a GPU, classifiers beside the score"
-    if not p.budget.compiled: return [[n] for n in _make]
+    if not p.budget.graph: return [[n] for n in _make]
     nets = [r for r in p.runs if METHODS[r.method].steps]
     first = [r for r in nets if early(r)]
     follow = [r for r in nets if not early(r)]

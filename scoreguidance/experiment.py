@@ -33,7 +33,7 @@ _all_ = ['Alone']
 from .jobs import processes, run as each
 from .nets import Classifier, Denoiser, Gauss
 from .train import fit, progress, start, watched
-from .guide import drop, evidence, given, likelihood
+from .guide import drop, evidence, given, labelled, likelihood
 from .robust import adversarial, jacobian, smooth
 from .dlsm import dlsm_total
 from .calibrate import sc, sc_total, semi
@@ -93,7 +93,7 @@ class Method(NamedTuple):
 World = namedtuple('World', 'budget sde gauss score judge x y x_test y_test classes clf cond truth ref ema look sd',
                    defaults=(None,)*7)
 
-def _lab(b, y)->tuple[Noised, Tensor]: return b.rows(y>=0), y[y>=0]
+def _lab(b, y)->tuple[Noised, Tensor]: return labelled(b, y)
 def _clf(w): return w.clf(w)
 def _cond(w): return w.cond(w)
 
