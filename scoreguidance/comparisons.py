@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['lower_is_better', 'equal_floor', 'floor_at', 'label_distance', 'Choice', 'choose', 'next_scale', 'copies', 'Paired',
-           'paired', 'holm', 'Claim', 'dominant', 'claims', 'sentence', 'conclusions', 'between', 'readings', 'listed',
-           'marked', 'per_draw', 'frontier', 'reached', 'gates']
+           'paired', 'holm', 'Claim', 'dominant', 'claims', 'sentence', 'conclusions', 'verdict_table', 'between',
+           'readings', 'listed', 'marked', 'per_draw', 'frontier', 'reached', 'gates']
 
 # %% ../nbs/16d_comparisons.ipynb #cell-2
 import math
@@ -276,6 +276,22 @@ def conclusions(values:dict, # method -> metric -> value in each draw
     cs = claims(values, against, metrics, **kw)
     said = lambda open_: [sentence(c, names) for c in cs if (c.verdict == 'open') == open_]
     return dict(can=said(False), cannot=said(True))
+
+# %% ../nbs/16d_comparisons.ipynb #pub-1
+def verdict_table(cs, # of `claims`
+                  printed:dict, # method -> metric -> value, as published
+                 )->str: # markdown
+    "What is printed of each difference, and what it is here"
+    lines = ['| method against another | metric | published | here |', '|---|---|---|---|']
+    for c in cs:
+        a, b = (printed.get(m, {}).get(c.metric) for m in (c.method, c.against))
+        if a is None or b is None: continue
+        word = 'equal' if a == b else 'better' if (a < b) == lower_is_better(c.metric) else 'worse'
+        t, title = c.paired, TITLES.get(c.metric, c.metric)
+        drawn = f"better in {t.wins} of {t.n} draws" if t else 'one draw'
+        here = f'open, {drawn}' if c.verdict == 'open' else f'{c.verdict}, {drawn}'
+        lines.append(f"| {c.method} against {c.against} | {title} | {word} | {here} |")
+    return '\n'.join(lines) + '\n'
 
 # %% ../nbs/16d_comparisons.ipynb #rec-1
 def between(a, # (value, standard deviation) of one set of samples
