@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['NEIGHBOURS', 'SMOKE', 'CPU', 'BUDGET', 'PAPER', 'CIFAR10', 'CIFAR100', 'MANY', 'LESS', 'ImageBudget', 'Place',
            'smaller', 'made', 'real', 'make_data', 'fitted', 'blank', 'ImageJudge', 'PublishedJudge', 'seen_by',
-           'verdict', 'watch', 'trained', 'make_judge', 'make_score', 'kept', 'weights_of', 'load_world', 'brief',
-           'whole', 'cas_of', 'evaluate_images', 'make_reference', 'split', 'look_of', 'train_image_cell', 'early',
-           'train_ahead', 'draws', 'sweep_images', 'read_net', 'ahead_net', 'image_cell', 'presets', 'waves',
+           'verdict', 'watch', 'trained', 'make_judge', 'make_score', 'kept', 'weights_of', 'load_world', 'key_metrics',
+           'all_metrics', 'cas_of', 'evaluate_images', 'make_reference', 'split', 'look_of', 'train_image_cell',
+           'early', 'train_ahead', 'draws', 'sweep_images', 'read_net', 'ahead_net', 'image_cell', 'presets', 'waves',
            'rehearsal', 'saved_bytes', 'calibrated', 'estimate', 'told', 'reproduce_images', 'asked', 'plan_of']
 
 # %% ../nbs/17c_cifar.ipynb #cell-2
@@ -366,7 +366,7 @@ def _look(out, b, judge, dev, x, keep=False)->Tensor: # bytes -> features on the
 # %% ../nbs/17c_cifar.ipynb #cell-22
 NEIGHBOURS = 10_000 # real images in P/R/D/C over all classes
 
-def brief(w, f, y, logits)->dict: # metric -> number; per_class: metric -> list
+def key_metrics(w, f, y, logits)->dict: # metric -> number; per_class: metric -> list
     "Metrics of a point on a curve: features and classes asked for of samples, the judge's logits"
     r, yr = w.ref(), w.y.cpu()
     distance = partial(frechet, warn=False)             # few images: the floor says what that does
@@ -375,10 +375,10 @@ def brief(w, f, y, logits)->dict: # metric -> number; per_class: metric -> list
     return dict(fid=distance(r, f), intra_fid=fid.mean, kid=kid(r[:NEIGHBOURS], f), accuracy=accuracy(logits, y),
                 inception_score=inception_score(logits.softmax(1)), per_class=per)
 
-def whole(w, f, y, logits)->dict: # the same, and neighbours
+def all_metrics(w, f, y, logits)->dict: # the same, and neighbours
     "All metrics that need features and verdicts only"
     r, yr = w.ref(), w.y.cpu()
-    b, cw = brief(w, f, y, logits), intra(prdc, r, yr, f, y)
+    b, cw = key_metrics(w, f, y, logits), intra(prdc, r, yr, f, y)
     per = {f'cw_{m}': [v[m] for v in cw.classes.values()] for m in cw.mean}
     return dict(b, **prdc(r[:NEIGHBOURS], f), **{f'cw_{m}': v for m,v in cw.mean.items()}, per_class={**b['per_class'], **per})
 
@@ -393,7 +393,7 @@ def evaluate_images(w, x:Tensor, # bytes (n,3,s,s)
                    )->dict: # metric -> number; per_class: metric -> list
     "All metrics of one set of images against the training images"
     x, y = x.cpu(), y.cpu()
-    out = dict(whole(w, w.look(x), y, verdict(w.judge, x)), cas=cas_of(w, x, y))
+    out = dict(all_metrics(w, w.look(x), y, verdict(w.judge, x)), cas=cas_of(w, x, y))
     if seen is None: return out
     c = copies(w.x.cpu(), seen.cpu(), x, w.x_test[:len(x)].cpu())
     return dict(out, copied=c['copied'], copied_expected=c['expected'], copied_real=c['real'], distance=c['relative'])
@@ -409,12 +409,12 @@ def make_reference(out, budget, here=Place())->dict:
         return equal_floor(lambda v, y: measure(w, v[:,:-c].to(u), y, v[:,-c:]), both, w.y_test.cpu(), per)
     means = lambda f: {k: means(v) if isinstance(v, dict) else [m for m,_ in v] if isinstance(v, list) else v[0] for k,v in f.items()}
     sds = lambda f: {k: v[1] for k,v in f.items() if isinstance(v, tuple)}
-    full, few = floor(whole, b.n), floor(brief, b.curve or b.n)
+    full, few = floor(all_metrics, b.n), floor(key_metrics, b.curve or b.n)
     pick = subset(w.y.cpu(), min(1., b.n/len(w.y)), 0, c)
     record = dict(what='reference', budget=asdict(b), floor=dict(means(full), cas=cas_of(w, w.x[pick.to(w.x.device)].cpu(), w.y.cpu()[pick])),
                   floor_sd=sds(full), curve_floor=means(few), n=b.n//c*c, reference=len(w.y), seconds=time.time()-begun,
                   features=_inception(str(device(here.device))).weights if b.inception else 'judge')
-    if b.gate: record['gate_floor'] = means(floor(brief, b.amount('unguided')))
+    if b.gate: record['gate_floor'] = means(floor(key_metrics, b.amount('unguided')))
     _finish(folder, record)
     return record
 
@@ -494,7 +494,7 @@ def _curve(folder, w, run, f, seen, here):
         x = draws(folder/'draws'/f'scale_{k:g}', w, run, f, k, b.curve, 1000+run.seed, here)
         if not path.exists():
             sec, g, i = time.time()-tick, w.look(x), seen.to(r.device)
-            write_json(path, dict(scale=k, n=b.curve, sample_seconds=sec, **brief(w, g, ask, verdict(w.judge, x)),
+            write_json(path, dict(scale=k, n=b.curve, sample_seconds=sec, **key_metrics(w, g, ask, verdict(w.judge, x)),
                                   label_distance=label_distance(r[i], w.y[i].cpu(), g, ask)))
         rows.append(read_json(path))
         more = None if todo else next_scale(rows, 'label_distance', limits=(min(b.scales), b.most))
@@ -724,6 +724,8 @@ def reproduce_images(task:Task, # CIFAR10 or CIFAR100
                      out='', # folder for records, table and figures; out/NAME-PRESET when empty
                      root='', # folder of the official data files
                      device='auto', # where networks run; auto takes a GPU where there is one
+                     judge='', # file of the published judge of CIFAR-10; one is trained when empty
+                     score='', # folder of a finished score, instead of training one
                      workers='', # at a time; 2 on a CPU and 1 on a GPU when empty
                      seconds='', # stop after so many, to go on later
                      executor='processes', # or dask
@@ -732,6 +734,7 @@ def reproduce_images(task:Task, # CIFAR10 or CIFAR100
                     )->dict: # the table as data
     "The experiment on images: check, compute what is missing, build table and figures"
     p, out, here, n = asked(task, preset, methods, fractions, seeds, out, root, device, workers, seconds)
+    here = replace(here, judge=str(judge), score=str(score))
     return ran(task, p, out, pool_of(n, executor, address), here, say)
 
 # %% ../nbs/17c_cifar.ipynb #cell-41
