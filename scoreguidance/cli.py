@@ -258,7 +258,6 @@ def experiment_options(sub):
                        examples=PLAN)
     for q in (r, n):
         q.add_argument('experiment', choices=EXPERIMENTS,
-                       metavar='EXPERIMENT',
                        help="digits: scikit-learn's digits; cifar10, cifar100: the papers' data, at any "
                             "size; or a file or folder of your own images, labelled")
         q.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'), help=PARAMETERS)
