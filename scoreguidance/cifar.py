@@ -104,7 +104,8 @@ class ImageBudget(_Training):
     def seen(self, sde, clf=False):
         "How batches are noised and varied"
         noise = self.clf_noise if clf else self.noise
-        return dict(flip=self.flip, shift=self.shift if clf else 0, times=lognormal(sde, *noise) if noise else None)
+        return dict(flip=self.flip, shift=self.shift if clf else 0,
+                    times=lognormal(sde, *noise) if noise else None)
     def amount(self, method): return self.n if method!='unguided' else max(self.n, self.gate)
 
 # %% ../nbs/17c_cifar.ipynb #cell-8
@@ -185,7 +186,8 @@ def blank(out, b, dev)->World:
     net = lambda c: put(EDM(NCSNpp(replace(b.net, classes=c)), r['sd']))
     clf = lambda w: put(Energy(ImageClassifier(b.classes, b.clf, r['sd']), common))
     return World(b, sde, g, net, None, x, y, u, v, b.classes, clf, lambda w: net(w.classes),
-                 cache(lambda: Images(sde, x, y)), sd=r['sd'], more=t['x_more'].to(dev) if 'x_more' in t else None)
+                 cache(lambda: Images(sde, x, y)), sd=r['sd'],
+                 more=t['x_more'].to(dev) if 'x_more' in t else None)
 
 # %% ../nbs/17c_cifar.ipynb #cell-14
 class ImageJudge(nn.Module):
@@ -233,7 +235,7 @@ def verdict(judge, x:Tensor, # bytes (n,3,s,s)
 def watch(folder, s, seen, sec, look=None, every=0):
     "The curve of a training, kept in its folder"
     path, rows = folder/'curve.json', []
-    if path.exists(): rows = [r for r in read_json(path)['rows'] if r['step']<seen.step]
+    if path.exists(): rows = [r for r in read_json(path)['rows'] if r['step']<seen.step+(look is None)]
     if look and every and (seen.step%every==0 or seen.step==1): rows.append(dict(step=seen.step, **look(s)))
     write_json(path, dict(rows=rows, seconds=sec, memory_mb=seen.memory_mb))
 
@@ -291,8 +293,8 @@ def _taken(out, b, net, folder)->dict: # its record
     "Somebody's finished score in the place of ours"
     folder = Path(folder)
     if not (folder/'record.json').exists():
-        raise FileNotFoundError(f"no finished score in '{folder}': give a folder that `scoreguidance train score` "
-                                "or a grid has finished (it holds record.json)")
+        raise FileNotFoundError(f"no finished score in '{folder}': give a folder that `scoreguidance train "
+                                "score` or a grid has finished (it holds record.json)")
     r = read_json(folder/'record.json')
     try: net.load_state_dict(weights_of(folder))
     except RuntimeError as e:
@@ -307,7 +309,8 @@ def make_score(out, budget, here=Place())->dict:
     net = w.score(0)
     if here.score: more = _taken(out, b, net, here.score)
     else:
-        loss = lambda s: lambda f, v, y: dsm(from_denoiser(at(f, w.sde), w.sde), w.sde, v, b.weight(w.sde, w.sd))
+        score, weight = lambda f: from_denoiser(at(f, w.sde), w.sde), b.weight(w.sde, w.sd)
+        loss = lambda s: lambda f, v, y: dsm(score(f), w.sde, v, weight)
         torch.manual_seed(0)
         r, (x, y) = b.recipe_of(b.score_steps, b.lr, 0), w.every(w.y)
         batch = batches(x, torch.zeros_like(y), w.sde, b.batch, **b.seen(w.sde))
@@ -384,7 +387,8 @@ def all_metrics(w, f, y, logits)->dict: # the same, and neighbours
 
 def cas_of(w, x, y)->float:
     "Accuracy on real test images of a classifier that saw nothing but these"
-    if w.budget.inception: return cas(linear, w.look(x).cpu(), y, w.look(w.x_test, True).cpu(), w.y_test.cpu())
+    test = w.look(w.x_test, True).cpu() if w.budget.inception else None
+    if w.budget.inception: return cas(linear, w.look(x).cpu(), y, test, w.y_test.cpu())
     return cas(_svc, as_float(x), y, as_float(w.x_test.cpu()), w.y_test.cpu())
 
 def evaluate_images(w, x:Tensor, # bytes (n,3,s,s)

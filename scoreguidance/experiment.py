@@ -55,8 +55,9 @@ def complete(budget)->bool: # or its record
 
 def run_of(name, fraction, seed, budget): # the record of a cell
     "The record of a cell; methods that differ only on unlabelled data share one where there is none"
+    if fraction==1 and complete(budget): name = full(name)
     every = method(name).kind is NONE                   # the exact pull knows all labels always
-    return Run(full(name) if fraction==1 and complete(budget) else name, 1. if every else fraction, seed, budget)
+    return Run(name, 1. if every else fraction, seed, budget)
 
 def teacher_of(run): # the record of another cell, or None
     "The cell whose classifier a run needs"

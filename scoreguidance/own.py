@@ -72,7 +72,8 @@ def make_own(out, budget, here=Place())->dict:
     more = {} if lab.all() else dict(x_more=x[~lab])
     record = dict(what='data', data=b.data, size=b.size, classes=b.classes, names=list(d.classes),
                   source=digest(d.x, d.y), n=int(keep.sum()), n_test=int(test.sum()),
-                  n_more=int((~lab).sum()), digest=digest(x[keep], d.y[keep]), sd=float(as_float(x[keep]).std()))
+                  n_more=int((~lab).sum()), digest=digest(x[keep], d.y[keep]),
+                  sd=float(as_float(x[keep]).std()))
     return finish(folder, record, images=dict(x=x[keep], y=d.y[keep], x_test=x[test], y_test=d.y[test],
                                               **more, **gauss.state_dict(prefix='gauss.')))
 

@@ -156,7 +156,8 @@ def note(t:dict)->str:
             "accuracy use the features and the verdict of a judge network trained once on all labels, "
             f"against {t['floor']['reference']} training images; `cw-` is class-wise. Floor: the "
             f"{t['floor']['n']} real test images in place of samples (CAS: trained on the real training "
-            f"images). CAS: test accuracy of {_cas(t)} trained on the samples.{one} Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, "
+            f"images). CAS: test accuracy of {_cas(t)} trained on the samples.{one} "
+            f"Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, "
             f"torch {h['torch']}, commit {h['commit']}.")
 
 # %% ../nbs/17a_tables.ipynb #cell-12
