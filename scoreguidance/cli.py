@@ -295,7 +295,7 @@ def experiment(name): # (function of the parameters, task)
 def planned(a)->int: # exit status
     "`plan`"
     from functools import partial
-    from scoreguidance.cifar import plan_of
+    from scoreguidance.cost import plan_of
     from scoreguidance.own import plan_own
     mine = a.experiment not in list(EXPERIMENTS)
     f = partial(plan_own, a.experiment) if mine else partial(plan_of, experiment(a.experiment)[1])

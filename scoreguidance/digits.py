@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'DIGITS', 'Budget', 'Judge', 'bytes_of', 'evaluate', 'make_judge', 'make_score', 'load_world', 'draw',
-           'labels', 'train_cell', 'read_net', 'sweep', 'cell']
+           'labels', 'train_cell', 'read_net', 'sweep', 'cell', 'rehearsal']
 
 # %% ../nbs/17_digits_task.ipynb #cell-2
 import time
@@ -109,6 +109,7 @@ def _train(folder, net, loss, steps, seed, lr):
     for _ in fit(s, partial(loss, s), steps, lr, seed=seed, folder=folder/'train'): pass
     return s.ema.eval(), time.time()-begun
 
+# %% ../nbs/17_digits_task.ipynb #cell-17-2
 def _written(folder, name, net, sde, about)->dict: # file -> sha256
     "A network in a folder that `hub.from_pretrained` reads"
     readme = f"# {about}\n\n`scoreguidance.hub.from_pretrained` reads this folder.\n"
@@ -242,4 +243,9 @@ PRESETS = dict(
                budget=Budget(n=2000, scales=(.5, 1., 1.5, 2., 3., 4., 6.))),
 )
 
-DIGITS = Task('digits', PRESETS, dict(judge=make_judge, score=make_score), cell)
+def rehearsal(budget, dev)->World:
+    "A world of the right shapes, with untrained networks"
+    w = _blank(budget)
+    return w._replace(score=from_denoiser(at(w.cond(w), w.sde), w.sde))
+
+DIGITS = Task('digits', PRESETS, dict(judge=make_judge, score=make_score), cell, rehearsal=rehearsal)
