@@ -38,6 +38,7 @@ from .features import ResNet56, extract, inception, resnet56
 from .comparisons import Choice, choose, copies, equal_floor, label_distance, next_scale
 from .experiment import (METHODS, Place, Plan, Run, Task, TimeUp, World, about, all_metrics, everything,
                                       examine, key_metrics, plan, teacher_of, training_set, _list)
+from .cost import afford
 from .digits import _svc
 from .store import finish as _finish
 from .tables import pool_of, run_grid as ran
@@ -610,6 +611,7 @@ def reproduce_images(task:Task, # CIFAR10 or CIFAR100
                      device='auto', # where networks run; auto takes a GPU where there is one
                      judge='', # file of the published judge of CIFAR-10; one is trained when empty
                      score='', # folder of a finished score, instead of training one
+                     minutes='', # of a lent device: training steps are chosen to end in time
                      workers='', # at a time; 2 on a CPU and 1 on a GPU when empty
                      seconds='', # stop after so many, to go on later
                      executor='processes', # or dask
@@ -619,6 +621,7 @@ def reproduce_images(task:Task, # CIFAR10 or CIFAR100
     "The experiment on images: check, compute what is missing, build table and figures"
     p, out, here, n = asked(task, preset, methods, fractions, seeds, out, root, device, workers, seconds)
     here = replace(here, judge=str(judge), score=str(score))
+    if m := _list(minutes, float, 'minutes'): p = afford(task, p, out, here, m[0])
     return ran(task, p, out, pool_of(n, executor, address), here, say)
 
 # %% ../nbs/17c_cifar.ipynb #cell-41

@@ -117,19 +117,27 @@ def compare_options(sub):
                        description="Put records of `evaluate` into one table, where their protocols agree.",
                        examples=(("two records that 'evaluate --json' wrote",
                                   "scoreguidance compare ours.json theirs.json"),
+                                 ("three runs of each, named alike and in the same order: compared in pairs",
+                                  "scoreguidance compare ours-[123].json theirs-[123].json --against theirs"),
                                  ("for a paper about samplers",
                                     ("scoreguidance compare ours.json theirs.json --free sampler,nfe "
                                      "--format latex"))))
     c.add_argument('records', nargs='+', help="files that `evaluate --json` wrote")
     c.add_argument('--free', default='', help="what the table is about, of sampler,nfe,ema,chosen")
+    c.add_argument('--against', help="name that the others are compared with (the first record's)")
     c.add_argument('--format', choices=['markdown', 'latex', 'json'], default='markdown')
 
 def compare(a)->int: # exit status
-    "Read records, print their table"
+    "Read records, print their table and what can be concluded from it"
     import json
+    from scoreguidance.comparisons import listed, readings
     from scoreguidance.protocol import results, table, to_latex, to_markdown
-    t = table(results(*a.records), free=tuple(filter(None, a.free.split(','))))
-    print(dict(markdown=to_markdown, latex=to_latex, json=lambda t: json.dumps(t, indent=1))[a.format](t))
+    rows, free = results(*a.records), tuple(filter(None, a.free.split(',')))
+    t, several = table(rows, free=free), len({r.name for r in rows}) > 1
+    said = readings(rows, a.against, free=free) if several or a.against else {}
+    if a.format == 'json': print(json.dumps(dict(t, readings=said), indent=1))
+    else: print(dict(markdown=to_markdown, latex=to_latex)[a.format](t))
+    if said and a.format == 'markdown': print(listed(said))
     return 0
 
 # %% ../nbs/18_cli.ipynb #cell-9b
