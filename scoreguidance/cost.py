@@ -189,8 +189,8 @@ def _afford(task, p, dev, minutes, share):
     clf = sum(costs[r.method]['step'] for r,k in zip(p.runs, kinds) if k=='clf_steps')*b.clf_batch
     if left<.2*60*minutes:
         raise ValueError(f"{minutes:g} minutes: starting, sampling and judging alone take about "
-                         f"{fixed/60:.1f} here; give at least {fixed/48+.1:.1f} minutes, or ask for fewer methods, draws or "
-                         "fractions")
+                         f"{fixed/60:.1f} here; give at least {fixed/48+.1:.1f} minutes, or ask for fewer "
+                         "methods, draws or fractions")
     steps = dict(score_steps=int(share*left/score), clf_steps=int((1-share)*left/clf) if clf else b.clf_steps)
     return dict(what='minutes', minutes=minutes, device=str(dev), fixed_seconds=fixed,
                 training_seconds=left, share=share, costs=costs,
