@@ -266,7 +266,6 @@ def experiment_options(sub):
                        examples=PLAN)
     for q in (r, n):
         q.add_argument('experiment', choices=EXPERIMENTS,
-                       metavar='EXPERIMENT',
                        help="digits: scikit-learn's digits; cifar10, cifar100: the papers' data, at any "
                             "size; or a file or folder of your own images, labelled")
         q.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'), help=PARAMETERS)
@@ -304,7 +303,7 @@ def experiment(name): # (function of the parameters, task)
 def planned(a)->int: # exit status
     "`plan`"
     from functools import partial
-    from scoreguidance.cifar import plan_of
+    from scoreguidance.cost import plan_of
     from scoreguidance.own import plan_own
     mine = a.experiment not in list(EXPERIMENTS)
     f = partial(plan_own, a.experiment) if mine else partial(plan_of, experiment(a.experiment)[1])

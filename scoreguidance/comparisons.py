@@ -19,7 +19,8 @@ from torch import Tensor
 
 from .metrics import kid
 from .ncsn import nearest
-from .protocol import LESS, MORE, TITLES, alike
+from .columns import METRICS, metric as described
+from .protocol import alike
 
 # %% ../nbs/16d_comparisons.ipynb #cell-5
 def _value(v):
@@ -28,10 +29,10 @@ def _value(v):
 
 def lower_is_better(metric:str)->bool:
     "Which way a metric points"
-    names = metric, metric.removeprefix('inception_')
-    for found,ways in ((True, LESS), (False, MORE)):
-        if any(k in ways for k in names): return found
-    raise ValueError(f"no direction is known for {metric!r}: choose among {', '.join((*LESS, *MORE))}")
+    sign = described(metric).sign or described(metric.removeprefix('inception_')).sign
+    if sign: return sign<0
+    known = ', '.join(k for k,m in METRICS.items() if m.sign)
+    raise ValueError(f"no direction is known for {metric!r}: choose among {known}")
 
 # %% ../nbs/16d_comparisons.ipynb #cell-8
 def _draws(y, per_class, draws, seed):
@@ -250,7 +251,7 @@ def sentence(c:Claim, # of `claims`
              names=None, # of the classes
             )->str:
     "A claim in words"
-    t, title = c.paired, TITLES.get(c.metric, c.metric)
+    t, title = c.paired, described(c.metric).title
     if t is None: return f"One draw says nothing of {c.method} against {c.against} in {title}."
     d = max(0, 1-math.floor(math.log10(max(t.hi-t.lo, abs(t.mean), 1e-6)/2)))
     p = f"p {'<' if c.p < .001 else '='} {max(c.p, .001):.3f}".replace(' 0.', ' .')
@@ -287,7 +288,7 @@ def verdict_table(cs, # of `claims`
         a, b = (printed.get(m, {}).get(c.metric) for m in (c.method, c.against))
         if a is None or b is None: continue
         word = 'equal' if a == b else 'better' if (a < b) == lower_is_better(c.metric) else 'worse'
-        t, title = c.paired, TITLES.get(c.metric, c.metric)
+        t, title = c.paired, described(c.metric).title
         drawn = f"better in {t.wins} of {t.n} draws" if t else 'one draw'
         here = f'open, {drawn}' if c.verdict == 'open' else f'{c.verdict}, {drawn}'
         lines.append(f"| {c.method} against {c.against} | {title} | {word} | {here} |")
@@ -419,7 +420,7 @@ def gates(floor:dict, # metric -> number or (mean, sd) of real images at the row
          )->list: # of sentences; none where all is well
     "Why a table allows no conclusions about guidance"
     weak, out = 'the score is too weak for conclusions', []
-    title, f = TITLES.get(key, key), _value(floor[key])
+    title, f = described(key).title, _value(floor[key])
     if unguided is None: out.append("no row at w = 0 says how good the score is")
     elif (u := _value(unguided[key])) > far*f:
         out.append(f"{weak}: without guidance {title} is {u:.3g}, {u/f:.2g} times the {f:.3g} of real images")
