@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['NEIGHBOURS', 'SMOKE', 'CPU', 'BUDGET', 'PAPER', 'CIFAR10', 'CIFAR100', 'MANY', 'LESS', 'ImageBudget', 'Place',
            'smaller', 'made', 'real', 'make_data', 'fitted', 'blank', 'ImageJudge', 'PublishedJudge', 'seen_by',
-           'verdict', 'watch', 'trained', 'make_judge', 'make_score', 'kept', 'weights_of', 'load_world', 'brief',
-           'whole', 'cas_of', 'evaluate_images', 'make_reference', 'split', 'look_of', 'train_image_cell', 'early',
-           'train_ahead', 'draws', 'sweep_images', 'read_net', 'ahead_net', 'image_cell', 'presets', 'waves',
+           'verdict', 'watch', 'trained', 'make_judge', 'make_score', 'kept', 'weights_of', 'load_world', 'key_metrics',
+           'all_metrics', 'cas_of', 'evaluate_images', 'make_reference', 'split', 'look_of', 'train_image_cell',
+           'early', 'train_ahead', 'draws', 'sweep_images', 'read_net', 'ahead_net', 'image_cell', 'presets', 'waves',
            'rehearsal', 'saved_bytes', 'calibrated', 'estimate', 'told', 'reproduce_images', 'asked', 'plan_of']
 
 # %% ../nbs/17c_cifar.ipynb #cell-2
@@ -38,8 +38,10 @@ from .metrics import accuracy, cas, frechet, inception_score, intra, kid, prdc
 from .features import ResNet56, extract, inception, resnet56
 from .comparisons import Choice, choose, copies, equal_floor, label_distance, next_scale
 from .experiment import (METHODS, Plan, Run, Task, TimeUp, World, about, examine,
-                                      plan, relabelled, teacher_of, under, _finish, _list, _svc)
-from .tables import pool_of, ran
+                                      plan, teacher_of, training_set, _list)
+from .digits import _blank, _svc
+from .store import finish as _finish
+from .tables import pool_of, run_grid as ran
 from .evaluation import linear
 
 # %% ../nbs/17c_cifar.ipynb #cell-6
@@ -183,7 +185,7 @@ def blank(out, b, dev)->World:
     net = lambda c: put(EDM(NCSNpp(replace(b.net, classes=c)), r['sd']))
     clf = lambda w: put(Energy(ImageClassifier(b.classes, b.clf, r['sd']), common))
     return World(b, sde, g, net, None, x, y, u, v, b.classes, clf, lambda w: net(w.classes),
-                 cache(lambda: Images(sde, x, y)), sd=r['sd'])
+                 cache(lambda: Images(sde, x, y)), sd=r['sd'], more=t['x_more'].to(dev) if 'x_more' in t else None)
 
 # %% ../nbs/17c_cifar.ipynb #cell-14
 class ImageJudge(nn.Module):
@@ -307,7 +309,8 @@ def make_score(out, budget, here=Place())->dict:
     else:
         loss = lambda s: lambda f, v, y: dsm(from_denoiser(at(f, w.sde), w.sde), w.sde, v, b.weight(w.sde, w.sd))
         torch.manual_seed(0)
-        r, batch = b.recipe_of(b.score_steps, b.lr, 0), batches(w.x, w.y, w.sde, b.batch, **b.seen(w.sde))
+        r, (x, y) = b.recipe_of(b.score_steps, b.lr, 0), w.every(w.y)
+        batch = batches(x, torch.zeros_like(y), w.sde, b.batch, **b.seen(w.sde))
         net, _, sec, mb = trained(folder, w.score(0), loss, batch, r, here)
         more = dict(seconds=sec, memory_mb=mb)
     record = dict(what='score', budget=asdict(b), **more)
@@ -363,7 +366,7 @@ def _look(out, b, judge, dev, x, keep=False)->Tensor: # bytes -> features on the
 # %% ../nbs/17c_cifar.ipynb #cell-22
 NEIGHBOURS = 10_000 # real images in P/R/D/C over all classes
 
-def brief(w, f, y, logits)->dict: # metric -> number; per_class: metric -> list
+def key_metrics(w, f, y, logits)->dict: # metric -> number; per_class: metric -> list
     "Metrics of a point on a curve: features and classes asked for of samples, the judge's logits"
     r, yr = w.ref(), w.y.cpu()
     distance = partial(frechet, warn=False)             # few images: the floor says what that does
@@ -372,10 +375,10 @@ def brief(w, f, y, logits)->dict: # metric -> number; per_class: metric -> list
     return dict(fid=distance(r, f), intra_fid=fid.mean, kid=kid(r[:NEIGHBOURS], f), accuracy=accuracy(logits, y),
                 inception_score=inception_score(logits.softmax(1)), per_class=per)
 
-def whole(w, f, y, logits)->dict: # the same, and neighbours
+def all_metrics(w, f, y, logits)->dict: # the same, and neighbours
     "All metrics that need features and verdicts only"
     r, yr = w.ref(), w.y.cpu()
-    b, cw = brief(w, f, y, logits), intra(prdc, r, yr, f, y)
+    b, cw = key_metrics(w, f, y, logits), intra(prdc, r, yr, f, y)
     per = {f'cw_{m}': [v[m] for v in cw.classes.values()] for m in cw.mean}
     return dict(b, **prdc(r[:NEIGHBOURS], f), **{f'cw_{m}': v for m,v in cw.mean.items()}, per_class={**b['per_class'], **per})
 
@@ -390,7 +393,7 @@ def evaluate_images(w, x:Tensor, # bytes (n,3,s,s)
                    )->dict: # metric -> number; per_class: metric -> list
     "All metrics of one set of images against the training images"
     x, y = x.cpu(), y.cpu()
-    out = dict(whole(w, w.look(x), y, verdict(w.judge, x)), cas=cas_of(w, x, y))
+    out = dict(all_metrics(w, w.look(x), y, verdict(w.judge, x)), cas=cas_of(w, x, y))
     if seen is None: return out
     c = copies(w.x.cpu(), seen.cpu(), x, w.x_test[:len(x)].cpu())
     return dict(out, copied=c['copied'], copied_expected=c['expected'], copied_real=c['real'], distance=c['relative'])
@@ -406,12 +409,12 @@ def make_reference(out, budget, here=Place())->dict:
         return equal_floor(lambda v, y: measure(w, v[:,:-c].to(u), y, v[:,-c:]), both, w.y_test.cpu(), per)
     means = lambda f: {k: means(v) if isinstance(v, dict) else [m for m,_ in v] if isinstance(v, list) else v[0] for k,v in f.items()}
     sds = lambda f: {k: v[1] for k,v in f.items() if isinstance(v, tuple)}
-    full, few = floor(whole, b.n), floor(brief, b.curve or b.n)
+    full, few = floor(all_metrics, b.n), floor(key_metrics, b.curve or b.n)
     pick = subset(w.y.cpu(), min(1., b.n/len(w.y)), 0, c)
     record = dict(what='reference', budget=asdict(b), floor=dict(means(full), cas=cas_of(w, w.x[pick.to(w.x.device)].cpu(), w.y.cpu()[pick])),
                   floor_sd=sds(full), curve_floor=means(few), n=b.n//c*c, reference=len(w.y), seconds=time.time()-begun,
                   features=_inception(str(device(here.device))).weights if b.inception else 'judge')
-    if b.gate: record['gate_floor'] = means(floor(brief, b.amount('unguided')))
+    if b.gate: record['gate_floor'] = means(floor(key_metrics, b.amount('unguided')))
     _finish(folder, record)
     return record
 
@@ -449,10 +452,10 @@ def train_image_cell(folder, w, run, y, teacher, here): # network or None, curve
     m, b, dev = METHODS[run.method], run.budget, device(here.device)
     if not m.steps: return None, [], 0., memory_mb(dev)
     clf = m.steps=='clf_steps'
-    batch = batches(w.x, relabelled(w, run, y, teacher), w.sde, b.clf_batch if clf else b.batch, m.share, classes=w.classes, **b.seen(w.sde, clf))
+    batch = batches(*training_set(w, run, y, teacher), w.sde, b.clf_batch if clf else b.batch, m.share, classes=w.classes, **b.seen(w.sde, clf))
     def loss(s):
-        world = w._replace(ema=under(m, prepared(s.ema.eval(), b.bf16), w.sde))
-        return lambda f, v, yb: m.loss(under(m, f, w.sde), world, v, yb)
+        world = w._replace(ema=m.kind.read(prepared(s.ema.eval(), b.bf16), w.sde))
+        return lambda f, v, yb: m.loss(m.kind.read(f, w.sde), world, v, yb)
     torch.manual_seed(run.seed)
     r = b.recipe_of(getattr(b, m.steps), b.clf_lr if clf else b.lr, run.seed)
     return trained(folder, m.net(w), loss, batch, r, here, look_of(m, w, run, dev))
@@ -460,7 +463,7 @@ def train_image_cell(folder, w, run, y, teacher, here): # network or None, curve
 def early(run)->bool: # does its loss need no score, and no other cell?
     "Can a run's network be trained beside the score?"
     m = METHODS[run.method]
-    return bool(m.steps) and not (m.prior or m.after)
+    return bool(m.steps) and not (m.prior or m.teacher)
 
 def train_ahead(out, run, here=Place()):
     "Train the network of a cell, and leave it at its last checkpoint for the cell to find"
@@ -491,7 +494,7 @@ def _curve(folder, w, run, f, seen, here):
         x = draws(folder/'draws'/f'scale_{k:g}', w, run, f, k, b.curve, 1000+run.seed, here)
         if not path.exists():
             sec, g, i = time.time()-tick, w.look(x), seen.to(r.device)
-            write_json(path, dict(scale=k, n=b.curve, sample_seconds=sec, **brief(w, g, ask, verdict(w.judge, x)),
+            write_json(path, dict(scale=k, n=b.curve, sample_seconds=sec, **key_metrics(w, g, ask, verdict(w.judge, x)),
                                   label_distance=label_distance(r[i], w.y[i].cpu(), g, ask)))
         rows.append(read_json(path))
         more = None if todo else next_scale(rows, 'label_distance', limits=(min(b.scales), b.most))
@@ -516,7 +519,7 @@ def read_net(out, run, w): # its function of (x, t)
     folder, m = Path(out)/'cells'/run.name, METHODS[run.method]
     net = m.net(w)
     net.load_state_dict(weights_of(folder))
-    return under(m, prepared(net.eval().requires_grad_(False), w.budget.bf16), w.sde)
+    return m.kind.read(prepared(net.eval().requires_grad_(False), w.budget.bf16), w.sde)
 
 def ahead_net(out, run, w): # its function of (x, t)
     "The trained network of a cell that may not be sampled yet"
@@ -524,7 +527,7 @@ def ahead_net(out, run, w): # its function of (x, t)
     if (folder/'record.json').exists(): return read_net(out, run, w)
     m, r = METHODS[run.method], run.budget
     s = load_state(start(m.net(w)), folder/'train', **_meta(r.recipe_of(getattr(r, m.steps), r.clf_lr, run.seed)))
-    return under(m, prepared(s.ema.eval().requires_grad_(False), r.bf16), w.sde)
+    return m.kind.read(prepared(s.ema.eval().requires_grad_(False), r.bf16), w.sde)
 
 def image_cell(out, run:Run, here=Place())->dict: # its record
     "Compute one cell of the grid, go on with it, or read it if it is finished"
@@ -534,7 +537,7 @@ def image_cell(out, run:Run, here=Place())->dict: # its record
     w = load_world(str(out), run.budget, str(dev))
     y, teacher = hide(w.y, split(out, w, run).to(dev)), before and read_net(out, before, w)
     net, curve, sec, mb = train_image_cell(folder, w, run, y, teacher, here)
-    f = under(METHODS[run.method], prepared(net, run.budget.bf16), w.sde) if net else teacher
+    f = METHODS[run.method].kind.read(prepared(net, run.budget.bf16), w.sde) if net else teacher
     rows, row, x = sweep_images(folder, w, run, f, y>=0, here)
     record = about(out, w, run, y, rows=rows, chosen=row, noise=examine(w, run, f), curve=curve, train_seconds=sec,
                    seconds=sec+sum(r['sample_seconds'] for r in [*rows, row]), device=str(dev), memory_mb=round(mb))
@@ -549,7 +552,7 @@ SMOKE = ImageBudget('made', 8, 3, _tiny, _tiny, 8, 6, 4, 20, 16, warm=2, hi=10.,
                     scales=(1., 2.), most=4., levels=(.2, 1.), lr=1e-3, clf_lr=1e-3, noise=(-1.2, 1.2))
 _cpu = Shape(32, (1,2,2), 1, (1,), dropout=0.)
 CPU = ImageBudget('cifar10', 16, 3, _cpu, replace(_cpu, mult=(1,2), attention=()), 32, 2000, 600, 3000, 64,
-                  2e-3, 2e-3, 50, .995, lo=.02, hi=20., noise=(-1.2, 1.2), clf_noise=(-.6, 1.4), times=11, n=450,
+                  64, 2e-3, 2e-3, 50, .995, lo=.02, hi=20., noise=(-1.2, 1.2), clf_noise=(-.6, 1.4), times=11, n=450,
                   curve=300, gate=1000, scales=(1., 2., 4., 8., 16.), most=128.)
 BUDGET = ImageBudget(net=Shape(64, blocks=3, dropout=0.), clf=Shape(64, blocks=1, dropout=0.), batch=256, lr=1e-3, clf_lr=1e-3,
                      warm=300, noise=(-1.2, 1.2), clf_noise=(-.6, 1.4), shift=2, times=13, n=2000, scales=(.5, 1., 2., 4., 8.),
@@ -588,7 +591,6 @@ CIFAR100 = _task('cifar100', 100, (.05, .2, 1.))
 def rehearsal(task:Task, b, dev)->World:
     "A world of the right shapes, with made images and untrained networks"
     if task.name=='digits':
-        from scoreguidance.experiment import _blank
         w = _blank(b)
         return w._replace(score=from_denoiser(at(w.cond(w), w.sde), w.sde))
     (x, y), sde = made(4*b.classes, b.classes, b.size, 0), VE(b.lo, b.hi)
@@ -623,7 +625,7 @@ def _calibrated(w, name, dev, rows):
     m, b = METHODS[name], w.budget
     net = m.net(w) if m.net else None
     run = prepared(net, getattr(b, 'bf16', False)) if net else None
-    f, n = under(m, run, w.sde) if net else None, torch.arange(rows, device=dev)
+    f, n = m.kind.read(run, w.sde) if net else None, torch.arange(rows, device=dev)
     x, y = as_float(w.x)[n%len(w.x)], w.y[n%len(w.x)]
     def loss():
         v = perturb(w.sde, x)
@@ -722,6 +724,8 @@ def reproduce_images(task:Task, # CIFAR10 or CIFAR100
                      out='', # folder for records, table and figures; out/NAME-PRESET when empty
                      root='', # folder of the official data files
                      device='auto', # where networks run; auto takes a GPU where there is one
+                     judge='', # file of the published judge of CIFAR-10; one is trained when empty
+                     score='', # folder of a finished score, instead of training one
                      workers='', # at a time; 2 on a CPU and 1 on a GPU when empty
                      seconds='', # stop after so many, to go on later
                      executor='processes', # or dask
@@ -730,12 +734,13 @@ def reproduce_images(task:Task, # CIFAR10 or CIFAR100
                     )->dict: # the table as data
     "The experiment on images: check, compute what is missing, build table and figures"
     p, out, here, n = asked(task, preset, methods, fractions, seeds, out, root, device, workers, seconds)
+    here = replace(here, judge=str(judge), score=str(score))
     return ran(task, p, out, pool_of(n, executor, address), here, say)
 
 # %% ../nbs/17c_cifar.ipynb #cell-41
 def asked(task, preset, methods, fractions, seeds, out, root, dev, workers, seconds):
     "A user's choice, checked before any work: plan, folder, place, workers"
-    p, gpu = plan(preset, methods, fractions, seeds, task), device(dev).type=='cuda'
+    p, gpu = plan(preset, methods, fractions, seeds, task=task), device(dev).type=='cuda'
     if root and p.budget.data=='made': p = replace(p, budget=replace(p.budget, data=task.name))
     n = (_list(workers, int, 'workers') or (1 if gpu else 2,))[0]
     s = _list(seconds, float, 'seconds')
@@ -748,7 +753,7 @@ def plan_of(task:Task, preset:str='', methods='', fractions='', seeds='', out=''
             workers='')->str: # as in `reproduce_images`
     "What a preset would cost here, in words"
     preset = preset or ('default' if task.name=='digits' else 'cpu')
-    p, n = plan(preset, methods, fractions, seeds, task), (_list(workers, int, 'workers') or (2,))[0]
+    p, n = plan(preset, methods, fractions, seeds, task=task), (_list(workers, int, 'workers') or (2,))[0]
     out = out or f'out/{task.name}'+(f'-{preset}' if preset!='default' else '')
     more = dict(methods=methods, fractions=fractions, seeds=seeds, root=root, workers=workers)
     if task.name!='digits': more['device'] = '' if device=='auto' else device
