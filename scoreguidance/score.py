@@ -76,6 +76,7 @@ def perturb(sde, # schedule with alpha(t) and sigma(t)
     t, z = rows(t, x0), randn(x0)
     return Noised(bc(sde.alpha(t), x0)*x0 + bc(sde.sigma(t), x0)*z, t, z)
 
+# %% ../nbs/01_score.ipynb #level
 @dataclass(frozen=True)
 class Level:
     "The simplest schedule: one noise level at all times"
