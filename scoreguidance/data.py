@@ -214,7 +214,7 @@ def natural(name)->tuple: # a key to sort by
 def _worded(a):
     "Class numbers and names out of texts: numbers where all are, else the words' places in natural order"
     s = ['' if v is None else str(v).strip() for v in a.ravel().tolist()]
-    try: return np.array([float(v) for v in s]), None
+    try: return np.array([float(v or -1) for v in s]), None
     except ValueError: names = tuple(sorted({v for v in s if v not in ('', '-1')}, key=natural))
     return np.array([names.index(v) if v in names else -1 for v in s]), names
 

@@ -7,6 +7,7 @@ __all__ = ['KINDS', 'SCHEDULES', 'shipped', 'ImageDenoiser', 'ImageLogits', 'ite
            'read_networks', 'located']
 
 # %% ../nbs/15d_folders.ipynb #cell-2
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -119,12 +120,23 @@ def _net(d, tensors, kinds):
     return net.eval().requires_grad_(False)
 
 # %% ../nbs/15d_folders.ipynb #cell-15
+def _of_diffusers(folder):
+    "Raise where a folder is one of diffusers'"
+    file = next((f for k in ('model_index', 'config') if (f := folder/f'{k}.json').is_file()), None)
+    try: kind = json.loads(file.read_text()).get('_class_name') if file else None
+    except (ValueError, AttributeError, OSError): kind = None
+    if kind:
+        raise ValueError(f"'{folder}' holds a {kind} of diffusers: load it with diffusers, and "
+                         "give its network and scheduler to scoreguidance.bridge.from_diffusers")
+
+# %% ../nbs/15d_folders.ipynb #cell-15b
 def read_networks(folder, # of `write_networks`
                   kinds=KINDS, # kinds of network it may hold
                   more=lambda record: record, # what else to read off the record
                  )->tuple: # networks by name, schedule, what `more` gave
     "A whole folder, or an error that says what is wrong with it"
     folder = Path(folder)
+    _of_diffusers(folder)
     try:
         c = read_json(folder/'config.json')
         if c.get('format')!=1: raise ValueError(f"'{folder}' has format {c.get('format')}, not 1")
@@ -147,6 +159,7 @@ def located(name, # a folder, or a name that comes with the package
     "The folder of some networks"
     for folder in (Path(name), shipped/name):
         if (folder/'config.json').is_file(): return folder
+        _of_diffusers(folder)
     have = ', '.join(sorted(p.parent.name for p in shipped.glob('*/config.json')))
     raise FileNotFoundError(f"no config.json in '{name}': give a folder of save_pretrained, a name that "
                             f"comes with the package ({have}){more}")
