@@ -48,6 +48,8 @@ def params(pairs, # (name, value) texts
     if bad := [k for k,_ in pairs if k not in known]:
         raise ValueError(f"unknown parameter{'s'*(len(bad)>1)} {', '.join(bad)}: "
                          f"choose among {', '.join(known)}")
+    if (k := dict(pairs).get('workers')) and k.strip().lstrip('-').isdecimal() and int(k)<1:
+        raise ValueError(f"workers must be 1 or more, got {k}: leave it out for one")
     return dict(pairs)
 
 # %% ../nbs/18_cli.ipynb #cell-7
@@ -65,8 +67,8 @@ EVALUATE = (
 # %% ../nbs/18_cli.ipynb #cell-7b
 def _reading(say, k, of):
     "Options about how one file is read"
-    span = dict(nargs=2, type=float, metavar=('BLACK', 'WHITE'))
-    say(f'--{k}key', help=f"entry of the file that holds the images of the {of}")
+    span = dict(nargs=2, type=float, default=(), metavar=('BLACK', 'WHITE'))
+    say(f'--{k}key', default='', help=f"entry of the file that holds the images of the {of}")
     say(f'--{k}range', help=f"of the {of}, where type and values leave it open", **span)
     say(f'--{k}channels-last', action='store_true', help=f"{of} are (n,h,w,c), where shapes leave it open")
 
@@ -118,7 +120,8 @@ def evaluate_samples(a)->int: # exit status
     from scoreguidance.evaluation import evaluate, extractor, reference_name, report
     from scoreguidance.files import writable, write_json
     if a.json: writable(Path(a.json).parent) # before any work
-    if a.times == 1 or a.times < 0: raise ValueError(f"--times {a.times}: give 0, or at least 2 half samples")
+    if a.times == 1 or not 0 <= a.times <= 1000:
+        raise ValueError(f"--times {a.times}: give 0, or at least 2 half samples and at most 1000")
     samples, ref, test = _files(a)
     ex = extractor(a.features, a.weights, a.device, a.download)
     made = {k: getattr(a, k) for k in ('quantiser', 'sampler', 'nfe', 'ema', 'chosen')}
@@ -180,6 +183,7 @@ def train_options(sub):
     say('--out', required=True, help="folder for checkpoints, and for the network at the end")
     say('--net', default='small', help="tiny, small, full or deep NCSN++ (small)")
     say('--preset', default='paper', help="paper (1.3 million steps of 128) or tiny (200 of 32)")
+    _reading(say, '', 'data')
     say('--steps', type=int, default=0, help="steps of training, if not the preset's")
     say('--batch', type=int, default=0, help="images of a step, if not the preset's")
     say('--labels', type=float, default=1., help="share of labelled images (1)")
@@ -333,6 +337,16 @@ def reproduced(a)->int: # exit status: 0, 1 where cells are missing, 3 where the
     return 3 if t.get('late') else 1 if t['missing'] else 0
 
 # %% ../nbs/18_cli.ipynb #cell-13a
+def _sentence(e):
+    "What went wrong, on one line; what nobody foresaw is shown whole where SCOREGUIDANCE_TRACE is set"
+    if os.environ.get('SCOREGUIDANCE_TRACE'): raise e
+    said = ' '.join(str(e).split())
+    if isinstance(e, (ValueError, OSError)): return said
+    if isinstance(e, MemoryError) or 'out of memory' in said or "can't allocate memory" in said:
+        return f"out of memory ({said[:200]}): give fewer or smaller images, or a smaller --batch"
+    return (f"{type(e).__name__} ({said[:200]}): this was not foreseen; SCOREGUIDANCE_TRACE=1 shows where, "
+            "for a report")
+
 def _loaded(words):
     "Import torch; a Ctrl-C meanwhile, which it might swallow, says the words and ends the process"
     if 'torch' in sys.modules or signal.getsignal(signal.SIGINT) is not signal.default_int_handler: return
@@ -358,5 +372,5 @@ def main(argv=None)->int:
     except BrokenPipeError: # nobody reads on: say no more, not even at exit
         with suppress(OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (ValueError, OSError) as e: print(f"scoreguidance: {e}", file=sys.stderr); return 2
     except KeyboardInterrupt: print(stopped, file=sys.stderr); return 130
+    except Exception as e: print(f"scoreguidance: {_sentence(e)}", file=sys.stderr); return 2

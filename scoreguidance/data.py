@@ -404,8 +404,8 @@ def _cifar(name, root, train, download):
     else:
         if not download:
             raise FileNotFoundError(f"no {name} in {root}: place {BINARY[name].archive} or {v.archive} "
-                f"from {_home} there, packed or unpacked, or set download=True (md5 of "
-                f"the files: {getattr(v, part)})")
+                f"from {_home} there, packed or unpacked, or let {name}(root, download=True) do so in Python "
+                f"(md5 of the files: {getattr(v, part)})")
         _fetched(name, root, train)
         return _cifar(name, root, train, False)
     x, y = (np.concatenate(a) for a in zip(*map(v.read, bs)))

@@ -70,8 +70,15 @@ KINDS = dict(
 SCHEDULES = {c.__name__: c for c in (VE, VP, SubVP)}
 
 # %% ../nbs/15d_folders.ipynb #cell-12
+def _bare(net):
+    "A network without what compiles it, spreads it over devices or averages it"
+    for k in ('_orig_mod', 'module'):
+        if k in getattr(net, '_modules', {}): return _bare(net._modules[k])
+    return net
+
 def _described(net, kinds):
     "Kind, arguments and type of a network"
+    net = _bare(net)
     kind, dtype = type(net).__name__, str(next(net.parameters()).dtype).removeprefix('torch.')
     if kind not in kinds:
         raise ValueError(f"no kind for {kind}: give kinds={{**KINDS, '{kind}': Kind(describe, build)}}")
@@ -93,6 +100,7 @@ def write_networks(folder, # where
                    **more, # what else the record should say: classes, results, about
                   )->None:
     "Write `config.json`, `model.safetensors` and a README"
+    nets = {k: _bare(net) for k,net in nets.items()}
     described = {k: _described(net, kinds) for k,net in nets.items()}
     kind, more = type(sde).__name__, dict(dict(classes=[], results=[], about=''), **more)
     if kind not in SCHEDULES: raise ValueError(f"no schedule {kind} in files: use {', '.join(SCHEDULES)}")
@@ -124,7 +132,7 @@ def _of_diffusers(folder):
     "Raise where a folder is one of diffusers'"
     file = next((f for k in ('model_index', 'config') if (f := folder/f'{k}.json').is_file()), None)
     try: kind = json.loads(file.read_text()).get('_class_name') if file else None
-    except (ValueError, AttributeError, OSError): kind = None
+    except (ValueError, AttributeError, OSError, RecursionError): kind = None
     if kind:
         raise ValueError(f"'{folder}' holds a {kind} of diffusers: load it with diffusers, and "
                          "give its network and scheduler to scoreguidance.bridge.from_diffusers")

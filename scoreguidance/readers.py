@@ -142,7 +142,7 @@ def _sheet(files, where):
     try:
         rows = json.loads(files['dataset.json']())['labels']
         return None if rows is None else {str(n): v for n,v in rows}
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise ValueError(f"{where}/dataset.json is not as StyleGAN's data tool writes it: give "
                          '{"labels": [["00000/img00000000.png", 3], ...]}, or remove it') from None
 

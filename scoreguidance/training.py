@@ -50,6 +50,9 @@ class Wish:
     bf16:bool=False # networks in bfloat16
     mirror:bool=False # mirror every other image: only where left and right are alike
     seed:int=0 # draw of the labels, of the weights, and all that follows
+    key:str='' # entry of the images, where a file leaves it open
+    range:tuple=() # (black, white), where type and values leave it open
+    channels_last:bool=False # images are (n,h,w,c), where their shape leaves it open
 
 # %% ../nbs/17d_training.ipynb #cell-6
 def _known(name, table, what):
@@ -83,7 +86,8 @@ def recipe_of(w:Wish, slices:int=1)->Recipe:
 # %% ../nbs/17d_training.ipynb #cell-9
 def loaded(w:Wish, dev, say=None)->tuple: # bytes [n,c,h,w], labels [n] (-1: hidden), names of the classes
     "Images and the labels that a wish may see, on the device"
-    d, _ = read_reference(w.data, say)
+    how = dict(key=w.key or None, span=tuple(w.range) or None, channels_last=w.channels_last or None)
+    d, _ = read_reference(w.data, say, **how)
     y, known = d.y, bool((d.y>=0).any())
     if w.what!='score' and not known:
         raise ValueError(f"'{w.data}' has no labels, which a {w.what} network needs: give a file with y")
@@ -102,9 +106,10 @@ def blank(w:Wish, x:Tensor, classes:int):
     "The untrained network of a wish"
     form, sd = replace(NETS[w.net], channels=x.shape[1]), size_of(x[:10_000])
     unit = 2**(len(form.mult)-1)
+    smaller = '' if w.net=='tiny' else 'choose --net tiny, or '
     if x.shape[2]%unit or x.shape[3]%unit:
         raise ValueError(f"images of {x.shape[2]}x{x.shape[3]} cannot be halved {len(form.mult)-1} times, as "
-                         f"net '{w.net}' does: choose --net tiny, or resize them to multiples of {unit}")
+                         f"net '{w.net}' does: {smaller}resize them to multiples of {unit}")
     torch.manual_seed(w.seed)
     if w.what=='classifier': return ImageLogits(classes, x.shape[1:], form, sd)
     return ImageDenoiser(x.shape[1:], replace(form, classes=classes if w.what=='conditional' else 0), sd)
@@ -133,10 +138,12 @@ def _begun(folder, about):
     "Note whose folder this is; raise where it is another's"
     path = folder/'run.json'
     if not path.exists(): write_json(path, about)
-    elif canonical(old := read_json(path))!=canonical(about):
+    else:
+        old = {**dict(key='', range=(), channels_last=False), **read_json(path)} # older runs have none
         odd = [k for k in about if canonical(about[k])!=canonical(old.get(k))]
-        raise ValueError(f"'{folder}' belongs to another run, which differs in {', '.join(odd)}: choose "
-                         "another --out, or the same options")
+        if odd:
+            raise ValueError(f"'{folder}' belongs to another run, which differs in {', '.join(odd)}: choose "
+                             "another --out, or the same options")
 
 def _told(seen, r, say, seconds=5.):
     "Pass steps through, and tell how it goes every few seconds"
@@ -231,7 +238,7 @@ def wanted(classes, # names or numbers, separated by commas; all in turn where e
     if bad := [k for k in asked if k not in names and not (places and k.isdecimal() and int(k)<len(names))]:
         raise ValueError(f"no class {', '.join(bad)}: choose among {', '.join(names)}"
                          + (f", or numbers below {len(names)}" if places else ''))
-    if n<1: raise ValueError(f"--n must be 1 or more, got {n}")
+    if not 1<=n<=1_000_000: raise ValueError(f"--n must be 1 to a million, got {n}")
     ids = [names.index(k) if k in names else int(k) for k in asked] or list(range(len(names))) or [-1]
     return torch.tensor([ids[i%len(ids)] for i in range(n)])
 

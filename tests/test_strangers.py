@@ -16,6 +16,9 @@ from scoreguidance.data import Data, as_labels, digits, from_tensor, load_npz, r
 from scoreguidance.engine import batches
 from scoreguidance.evaluation import evaluate, numbered, read_reference
 from scoreguidance.features import extract, pixels
+from scoreguidance.folders import located, read_networks, write_networks
+from scoreguidance.images import NCSNpp, Reference, Shape, from_reference, to_reference
+from scoreguidance.nets import Denoiser, Gauss
 from scoreguidance.readers import read
 from scoreguidance.sample import heun, karras, prior, sample
 from scoreguidance.sde import VE
@@ -303,9 +306,9 @@ def exact(sde, kind, sd=None, learned=False):
     return net
 
 
-def moments(s, sde):
+def moments(s, sde, n=30):
     x = prior(sde, torch.zeros(2000, 1, 1, 1, dtype=torch.float64))
-    *_, x = sample(heun, s, sde, x, karras(sde, 30))
+    *_, x = sample(heun, s, sde, x, karras(sde, n))
     return x.mean().item(), x.std().item()
 
 
@@ -338,7 +341,7 @@ def test_zero_terminal_snr():
     for kind in ('v_prediction', 'sample'):
         sch = diffusers.DDIMScheduler(prediction_type=kind, **flat)
         s, sde = from_diffusers(exact(schedule(sch), kind), sch)
-        mean, sd = moments(s, sde)
+        mean, sd = moments(s, sde, 120)
         assert abs(mean-m) < .04 and abs(sd-var**.5) < .03
     says(lambda: schedule(diffusers.DDIMScheduler(**flat)), 'zero terminal SNR')
 
@@ -375,7 +378,7 @@ def command(capsys, *words):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path); monkeypatch.setenv('HOME', str(tmp_path/'digits'))
     np.savez('x.npz', x=bytes_.numpy(), y=y.numpy())
     (tmp_path/'digits').mkdir()
     return tmp_path
@@ -398,3 +401,107 @@ def test_options_of_one_file(here, capsys):
 def test_options_without_effect(here, capsys, words, word):
     status, err, _ = command(capsys, 'evaluate', 'x.npz', '--reference', 'digits', '--features', 'inception' if 'gpu' in words else 'pixels', *words)
     assert status == 2 and word in err and len(err.strip().splitlines()) == 1
+
+
+def test_no_folder_of_ones_own_is_taken_for_the_digits(here, capsys):
+    status, _, out = command(capsys, 'evaluate', 'x.npz', '--reference', 'digits', '--features', 'pixels', '--times', '0')
+    assert status == 0 and './digits is your own' in out
+    assert command(capsys, 'evaluate', 'x.npz', '--reference', './digits', '--features', 'pixels')[0] == 2
+
+
+@pytest.mark.parametrize('net', ['tiny', 'small'])
+def test_advice_can_be_followed(here, capsys, net):
+    "Nothing is advised that is chosen already or that the command has not"
+    np.savez('odd.npz', x=np.zeros((20, 1, 7, 7), np.uint8)); np.savez('unit.npz', x=np.full((20, 1, 8, 8), .5))
+    err = command(capsys, 'train', 'score', 'odd.npz', '--preset', 'tiny', '--net', net, '--out', 'o')[1]
+    assert 'multiples of' in err and ('--net tiny' in err) == (net == 'small')
+    err = command(capsys, 'train', 'score', 'unit.npz', '--preset', 'tiny', '--net', net, '--out', 'o')[1]
+    assert '--range' in err
+    assert 'set download=True' not in command(capsys, 'train', 'score', 'cifar10:here', '--out', 'o')[1]
+
+
+def test_one_metric_fails_and_the_rest_is_there():
+    one = Data(bytes_[:60], torch.zeros(60, dtype=torch.long))
+    r = evaluate(one, one, one, times=0)
+    assert 'frechet' in r.values and any('no CAS' in n for n in r.notes)
+
+
+def test_the_limit_is_never_without_its_interval():
+    rng = torch.Generator().manual_seed(0)
+    def some(n): return Data(torch.randint(0, 256, (n, 1, 2, 2), generator=rng, dtype=torch.uint8), torch.full((n,), -1))
+    assert 'frechet_infinite' not in evaluate(some(39), some(200), times=3).values
+    v = evaluate(some(120), some(200), times=3).values['frechet_infinite']
+    assert v[1] is not None
+
+
+HOSTILE = dict(empty=b'', text=b'hello', zeros=bytes(200), zip=b'PK\x03\x04'+bytes(50), npy=b'\x93NUMPY'+bytes(40), png=b'\x89PNG\r\n\x1a\n'+bytes(40), json=b'{"labels": 3}', deep=b'['*3000)
+
+
+@pytest.mark.parametrize('content', HOSTILE)
+def test_fuzz_files(here, capsys, content):
+    "Any content under any name, for samples, labels, records and folders: a sentence, never a traceback"
+    (here/'folder').mkdir()
+    quick = ['--features', 'pixels', '--times', '0']
+    for name in ('a.npz', 'a.npy', 'a.safetensors', 'a.zip', 'a.csv', 'a.json', 'folder/a.png', 'folder/config.json', 'folder/dataset.json'):
+        (here/name).write_bytes(HOSTILE[content])
+        at = name.split('/')[0]
+        for words in (['evaluate', at, '--reference', 'x.npz', *quick], ['evaluate', 'x.npz', '--reference', 'x.npz', '--labels', at, *quick], ['compare', at],
+                      ['sample', at, '--out', 's.safetensors'], ['table', at], ['evaluate', 'x.npz', '--reference', 'x.npz', '--features', 'inception', '--weights', at]):
+            status, err, _ = command(capsys, *words)
+            assert status and len(err.strip().splitlines()) <= 1 and 'not foreseen' not in err, (words, err)
+
+
+ODD = ['', '-1', '0', 'nan', 'None', '~', 'a,b', '99999999999999999999']
+OPTIONS = [('evaluate', 'x.npz', '--reference', 'x.npz', '--features', 'pixels', '--times', '0', o) for o in ('--times', '--device', '--nfe', '--key', '--test', '--labels', '--features')] + \
+    [('train', 'score', 'x.npz', '--out', 'o', '--preset', 'tiny', '--net', 'tiny', '--steps', '1', o) for o in ('--labels', '--batch', '--seed', '--slices', '--device', '--loss')] + \
+    [('sample', 'digits', '--out', 's.safetensors', '--n', '1', '--steps', '2', o) for o in ('--n', '--steps', '--classes', '--seed', '--batch', '--device')]
+
+
+@pytest.mark.parametrize('words', OPTIONS, ids=lambda w: f'{w[0]} {w[-1]}')
+def test_fuzz_options(here, capsys, words):
+    for v in ODD:
+        status, err, _ = command(capsys, *words, v)
+        assert 'not foreseen' not in err and len(err.strip().splitlines()) <= 1, (words, v, err)
+
+
+@pytest.mark.parametrize('n', ['0', '-1', 'two', ''])
+def test_workers(here, capsys, n):
+    status, err, _ = command(capsys, 'reproduce', 'digits', '-p', 'preset', 'smoke', '-p', 'workers', n) if n else (2, 'workers', '')
+    assert status == 2 and 'workers' in err
+
+
+# networks in wrappers, and whole checkpoints
+
+def test_wrapped_networks(tmp_path):
+    net, x, t = Denoiser(Gauss((2,)), 8, 1), torch.randn(4, 2), torch.ones(4)
+    torch.nn.init.normal_(net.body.out.weight)
+    wrapped = dict(plain=net, compiled=torch.compile(net, backend='eager'), spread=torch.nn.DataParallel(net), averaged=torch.optim.swa_utils.AveragedModel(net),
+                   both=torch.compile(torch.nn.DataParallel(net), backend='eager'))
+    for k, v in wrapped.items():
+        write_networks(tmp_path/k, dict(score=v), VE())
+        assert torch.equal(read_networks(tmp_path/k)[0]['score'](x, t), net(x, t)), k
+
+
+def test_checkpoints():
+    own = to_reference(Reference(NCSNpp(Shape(8, (1, 1), 1, ()))))
+    x, level = torch.randn(2, 3, 8, 8), torch.ones(2)
+    want = from_reference(own)(x, level)
+    other = {k: v+1 for k, v in own.items()}
+    trained = [k for k in own if k != 'sigmas' and not k.endswith('.W')]
+    rest = {k: own[k] for k in own if k not in trained}
+    score_sde = dict(optimizer={}, step=3, model={**{f'module.{k}': other[k] for k in own}, **{f'module.{k}': v for k, v in rest.items()}},
+                     ema=dict(decay=.999, num_updates=3, shadow_params=[own[k] for k in trained]))
+    whole = {'plain': own, 'ema': dict(model=other, ema=own, step=torch.ones(1)), 'state_dict': dict(state_dict=own, epoch=3), 'score_sde': score_sde}
+    whole |= {p: {p+k: v for k, v in own.items()} for p in ('module.', '_orig_mod.', 'module._orig_mod.', 'averaged_model.')}
+    for k, s in whole.items(): assert torch.equal(from_reference(s)(x, level), want), k
+    says(lambda: from_reference(dict(optimizer={}, step=1)), 'not the weights of an NCSN++')
+
+
+def test_folder_of_diffusers(tmp_path):
+    for file in ('config.json', 'model_index.json'):
+        (tmp_path/file).write_text('{"_class_name": "UNet2DModel"}')
+        for f in (read_networks, located): says(lambda f=f: f(tmp_path), 'UNet2DModel of diffusers', 'from_diffusers')
+        (tmp_path/file).unlink()
+
+
+def test_a_gaussian_too_large(): says(lambda: Gauss((3, 128, 128)), '49152 dimensions', '10 GB')
