@@ -166,8 +166,8 @@ def located(name, # a folder, or a name that comes with the package
            )->Path:
     "The folder of some networks"
     for folder in (Path(name), shipped/name):
-        if (folder/'config.json').is_file(): return folder
         _of_diffusers(folder)
+        if (folder/'config.json').is_file(): return folder
     have = ', '.join(sorted(p.parent.name for p in shipped.glob('*/config.json')))
     raise FileNotFoundError(f"no config.json in '{name}': give a folder of save_pretrained, a name that "
                             f"comes with the package ({have}){more}")

@@ -341,7 +341,8 @@ def _weights(state):
     where = 'ema', 'ema_model', 'averaged_model', 'model', 'state_dict', 'net', 'score'
     found = next((state[k] for k in where if plain(state.get(k))), state)
     bare = re.compile(r'((module|_orig_mod|averaged_model|model|score_fn)\.)*')
-    got = {bare.sub('', k, count=1): torch.as_tensor(v) for k,v in found.items() if k!='n_averaged'}
+    got = {bare.sub('', k, count=1): torch.as_tensor(v) for k,v in found.items() if hasattr(v, 'shape')}
+    got.pop('n_averaged', None)                         # of AveragedModel
     if shadow: # of score_sde: a list, in the order of the trained parameters
         names = [k for k in got if k!='sigmas' and not k.endswith('.W')]
         if len(names)!=len(shadow):
