@@ -82,30 +82,32 @@ PREDICTIONS = dict(epsilon=lambda f, sde: from_eps(f, sde),
 
 def _clean(v, sde):
     "The clean data in a velocity (Salimans and Ho 2022, App. D)"
-    def d(x, t, *y):
+    def d(x, t):
         r = rows(t, x)
-        return bc(sde.alpha(r), x)*x - bc(sde.sigma(r), x)*v(x, t, *y)
+        return bc(sde.alpha(r), x)*x - bc(sde.sigma(r), x)*v(x, t)
     return d
 
 def _framed(f, sde, sd, kind):
     "EDM's denoiser around a network of (input of unit variance, log(sigma)/4) (Karras et al. 2022, Eq. 7)"
     way = dict(epsilon=1., v_prediction=-1.)[kind]
-    def d(x, t, *y):
+    def d(x, t):
         sg = bc(sde.sigma(rows(t, x)), x)
         v = sg**2+sd**2
-        return sd**2/v*x + way*sg*sd/v.sqrt()*f(x/v.sqrt(), sde.sigma(rows(t, x)).log()/4, *y)
+        return sd**2/v*x + way*sg*sd/v.sqrt()*f(x/v.sqrt(), sde.sigma(rows(t, x)).log()/4)
     return d
 
 # %% ../nbs/19a_diffusers.ipynb #cell-11
-def _asked(model, x, when, y):
-    "What a network says: in its own type, with its labels, without the variance it may have learned"
-    told = {}
-    if y:
-        c = getattr(model.config, 'num_class_embeds', None) if hasattr(model, 'config') else None
-        if y[0] is None or outside(y[0], 0, (c or 2**31)-1):
-            raise ValueError("this network has no class for 'no label': give one of 0 to "
-                             f"{c-1 if c else 'its last'} for each row")
-        told = dict(class_labels=y[0])
+def _labelled(model, y):
+    "What a network is told of the labels, checked once"
+    c = getattr(getattr(model, 'config', None), 'num_class_embeds', None)
+    if y is None and not c: return {}
+    if y is None or outside(y, 0, (c or 2**31)-1):
+        raise ValueError(f"this network was trained with classes, none of them 'no label': give y, one of 0 "
+                         f"to {c-1 if c else 'its last'} for each row")
+    return dict(class_labels=y)
+
+def _asked(model, x, when, told):
+    "What a network says, in the type it works in and without the variance it may have learned"
     own = next(model.parameters()).dtype if isinstance(model, torch.nn.Module) else x.dtype
     out = model(x.to(own), when, **told).sample
     if out.shape[1] not in (x.shape[1], 2*x.shape[1]):
@@ -116,19 +118,21 @@ def _asked(model, x, when, y):
 # %% ../nbs/19a_diffusers.ipynb #cell-11b
 def from_diffusers(model, # UNet2DModel or alike: (sample, timestep, class_labels) -> object with .sample
                    scheduler, # the scheduler it was trained with
-                  ): # score (x, t) or (x, t, y), schedule
+                   y=None, # class of each row [b], for a network that knows classes
+                  ): # score, schedule
     "A diffusers network as a score, with its schedule"
-    sde, kind = schedule(scheduler), scheduler.config.get('prediction_type', 'epsilon')
+    sde, told = schedule(scheduler), _labelled(model, y)
+    kind = scheduler.config.get('prediction_type', 'epsilon')
     if type(scheduler).__name__=='ScoreSdeVeScheduler':
-        return Score(lambda x,t,*y: _asked(model, x, sde.sigma(rows(t, x)), y)), sde
+        return Score(lambda x,t: _asked(model, x, sde.sigma(rows(t, x)), told)), sde
     edm, known = type(scheduler).__name__ in EDMS, list(PREDICTIONS)
     if edm: known.remove('sample')
     if kind not in known:
         raise ValueError(f"prediction_type '{kind}' is not known: choose among {', '.join(known)}")
     if edm:
-        net = lambda x,when,*y: _asked(model, x, when, y)
+        net = lambda x,when: _asked(model, x, when, told)
         return from_denoiser(_framed(net, sde, float(scheduler.config['sigma_data']), kind), sde), sde
-    return PREDICTIONS[kind](lambda x,t,*y: _asked(model, x, sde.step(rows(t, x)), y), sde), sde
+    return PREDICTIONS[kind](lambda x,t: _asked(model, x, sde.step(rows(t, x)), told), sde), sde
 
 # %% ../nbs/19a_diffusers.ipynb #cell-13
 class AsUNet:

@@ -20,7 +20,8 @@ from .core import bounds
 from .data import Data, as_float, cifar10, cifar100, digest, digits, natural, ranged, to_uint8
 from .readers import image_folder, place, read, read_labels
 from .engine import device as at
-from .experiment import Budget, Judge, commit, hardware, make_judge
+from .digits import Budget, Judge, make_judge
+from .store import commit, hardware
 from .features import (MODES, Extractor, extract, fid_helper, inception, network, pixels,
                                     resnet56, which)
 from .files import Alone, read_json, read_tensors

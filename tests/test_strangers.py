@@ -358,11 +358,9 @@ def test_networks_of_diffusers():
     tiny = dict(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, down_block_types=('DownBlock2D',)*2,
                 up_block_types=('UpBlock2D',)*2)
     net, sch, x = diffusers.UNet2DModel(**tiny, num_class_embeds=3).eval(), diffusers.DDPMScheduler(), torch.randn(2, 1, 8, 8)
-    s, _ = from_diffusers(net, sch)
-    with torch.no_grad():
-        for bad in (None, torch.tensor([-1, 0]), torch.tensor([0, 3])): says(lambda bad=bad: s(x, torch.tensor(.3), bad), '0 to 2')
-        full = s(x, torch.tensor(.3), torch.tensor([0, 2]))
-        half = from_diffusers(net.bfloat16(), sch)[0](x, torch.tensor(.3), torch.tensor([0, 2]))
+    for bad in (None, torch.tensor([-1, 0]), torch.tensor([0, 3])): says(lambda bad=bad: from_diffusers(net, sch, bad), '0 to 2')
+    def asked(net): return from_diffusers(net, sch, torch.tensor([0, 2]))[0](x, torch.tensor(.3))
+    with torch.no_grad(): full, half = asked(net), asked(net.bfloat16())
     assert half.dtype == torch.float32 and (half-full).abs().max() < .1*full.abs().max()
 
 
