@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from scoreguidance.data import cifar10
-from scoreguidance.experiment import hardware
+from scoreguidance.store import hardware
 from scoreguidance.features import MODES, extract, fid_helper, resnet56, which
 from scoreguidance.files import write_json
 from scoreguidance.metrics import accuracy, bootstrap, frechet, kid_blocks, prdc

@@ -22,7 +22,7 @@ import torch  # noqa: E402
 from page import ROWS, shown, write  # noqa: E402
 from turns import alone  # noqa: E402
 
-from scoreguidance.experiment import hardware  # noqa: E402
+from scoreguidance.store import hardware  # noqa: E402
 from scoreguidance.files import write_json  # noqa: E402
 
 HERE = Path(__file__).resolve().parent

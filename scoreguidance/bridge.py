@@ -62,21 +62,22 @@ PREDICTIONS = dict(epsilon=lambda f, sde: from_eps(f, sde),
 
 def _clean(v, sde):
     "The clean data in a velocity (Salimans and Ho 2022, App. D)"
-    def d(x, t, *y):
+    def d(x, t):
         r = rows(t, x)
-        return bc(sde.alpha(r), x)*x - bc(sde.sigma(r), x)*v(x, t, *y)
+        return bc(sde.alpha(r), x)*x - bc(sde.sigma(r), x)*v(x, t)
     return d
 
 # %% ../nbs/19a_diffusers.ipynb #cell-11
 def from_diffusers(model, # UNet2DModel or alike: (sample, timestep, class_labels) -> object with .sample
                    scheduler, # the scheduler it was trained with
-                  ): # score (x, t) or (x, t, y), schedule
+                   y=None, # class of each row [b], for a network that knows classes
+                  ): # score, schedule
     "A diffusers network as a score, with its schedule"
     sde = schedule(scheduler)
-    def f(x, t, *y):
+    told = {} if y is None else dict(class_labels=y)
+    def f(x, t):
         r = rows(t, x)
         when = sde.sigma(r) if isinstance(sde, VE) else sde.step(r)
-        told = dict(class_labels=y[0]) if y else {}
         return model(x, when, **told).sample
     kind = scheduler.config.get('prediction_type', 'epsilon')
     if isinstance(sde, VE): return Score(f), sde

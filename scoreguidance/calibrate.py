@@ -8,9 +8,9 @@ __all__ = ['sc', 'sc_total', 'semi']
 # %% ../nbs/12_self_calibration.ipynb #cell-2
 import torch
 from torch import Tensor
-from .core import check_x
+from .core import bounds, check_x, tell, which
 from .matching import ce, dsm
-from .guide import evidence, once
+from .guide import evidence, labelled, once
 
 # %% ../nbs/12_self_calibration.ipynb #cell-7
 def sc(clf, # logits (x, t) -> [b,c]
@@ -27,10 +27,9 @@ def sc_total(clf, sde, b,
              everything:bool=True, # calibrate on all rows, or on the labelled ones only
             )->Tensor: # scalar
     "Cross-entropy on labelled rows and self-calibration (Huang et al. 2023, Sec. 3)"
-    l = y>=0
-    if not everything: b, y, l = b.rows(l), y[l], l[l]
+    if not everything: b, y = labelled(b, y)
     f, b = once(clf, b)                                 # the labelled logits are some of all logits
-    return ce(lambda x,t: f(b.x, b.t)[l], b.rows(l), y[l]) + lam*sc(f, sde, b)
+    return ce(lambda x,t: f(b.x, b.t)[which(y)], *labelled(b, y)) + lam*sc(f, sde, b)
 
 # %% ../nbs/12_self_calibration.ipynb #cell-11
 def semi(x:Tensor, # data [n,...]
@@ -44,6 +43,7 @@ def semi(x:Tensor, # data [n,...]
     if y.shape!=x.shape[:1]:
         raise ValueError(f"{len(y)} labels for {len(x)} rows: give one per row, -1 for none")
     if y.dtype!=torch.int64: raise ValueError(f"labels are {y.dtype}: give class numbers, y.long()")
+    y = y.to(x.device)
     lab, un = (y>=0).nonzero()[:,0], (y<0).nonzero()[:,0]
     have = y[lab].unique().tolist()
     if not have: raise ValueError("no labelled rows: every class needs at least one label")
@@ -52,7 +52,8 @@ def semi(x:Tensor, # data [n,...]
                          "every class needs at least one")
     k = size if len(un)==0 or share==1 else round(share*size)
     def draw():
-        i = lab[torch.randint(len(lab), (k,))]
-        if k<size: i = torch.cat([i, un[torch.randint(len(un), (size-k,))]])
-        return x[i], y[i]
+        i, (lo, hi) = lab[torch.randint(len(lab), (k,), device=x.device)], bounds(y)
+        if k<size: i = torch.cat([i, un[torch.randint(len(un), (size-k,), device=x.device)]])
+        return (tell(x[i], bounds=bounds(x)),
+                tell(y[i], bounds=(lo if k<size else 0, hi), labelled=slice(k)))
     return draw

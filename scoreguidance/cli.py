@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MADE', 'EVALUATE', 'TRAINING', 'SAMPLING', 'REPRODUCE', 'PLAN', 'EXPERIMENTS', 'PARAMETERS', 'KEPT', 'Parser',
            'params', 'evaluate_options', 'evaluate_samples', 'compare_options', 'compare', 'train_options',
-           'train_command', 'sample_options', 'sample_command', 'table_options', 'experiment_options', 'parser',
-           'experiment', 'planned', 'reproduced', 'main']
+           'train_command', 'sample_options', 'sample_command', 'Experiments', 'table_options', 'experiment_options',
+           'parser', 'experiment', 'planned', 'reproduced', 'main']
 
 # %% ../nbs/18_cli.ipynb #cell-2
 import argparse, difflib, inspect, os, re, signal, sys
@@ -221,11 +221,17 @@ REPRODUCE = (("the whole path in half a minute, with numbers that mean nothing",
               "scoreguidance reproduce digits -p methods CG,CG-SC-all -p fractions 0.05 -p workers 2"),
              ("three classes of CIFAR-10 on a CPU",
               "scoreguidance reproduce cifar10 -p preset cpu -p root DATA"),
+             ("your own images: a subfolder for each class, or a file with x and y",
+              "scoreguidance reproduce pictures -p fractions 0.05,1"),
              ("one GPU, in slices of nine minutes",
               "scoreguidance reproduce cifar10 -p preset budget -p root DATA -p seconds 540"))
 PLAN = (("the papers' own experiment, before it runs", "scoreguidance plan cifar10 -p preset paper"),
         ("what is left of a folder", "scoreguidance plan digits -p preset smoke -p out out/try"))
-EXPERIMENTS = ['digits', 'cifar10', 'cifar100']
+class Experiments(list):
+    "Names of experiments, and whatever lies there as a file or folder of images"
+    def __contains__(self, name): return super().__contains__(name) or os.path.exists(str(name))
+
+EXPERIMENTS = Experiments(['digits', 'cifar10', 'cifar100'])
 PARAMETERS = ("preset (digits: default, smoke, thorough; cifar: smoke, cpu, budget, paper), methods, "
               "fractions, seeds (separated by commas; methods also all, papers, rivals), out (folder), "
               "workers, executor (processes, dask), address (of a Dask scheduler); for cifar also root "
@@ -252,7 +258,9 @@ def experiment_options(sub):
                        examples=PLAN)
     for q in (r, n):
         q.add_argument('experiment', choices=EXPERIMENTS,
-                       help="digits: scikit-learn's digits; cifar10, cifar100: the papers' data, at any size")
+                       metavar='EXPERIMENT',
+                       help="digits: scikit-learn's digits; cifar10, cifar100: the papers' data, at any "
+                            "size; or a file or folder of your own images, labelled")
         q.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'), help=PARAMETERS)
 
 # %% ../nbs/18_cli.ipynb #cell-10c
@@ -274,10 +282,13 @@ def parser():
 def experiment(name): # (function of the parameters, task)
     "What runs an experiment"
     from functools import partial
-    from scoreguidance.experiment import DIGITS
+    from scoreguidance.digits import DIGITS
     if name=='digits':
         from scoreguidance.tables import reproduce
         return reproduce, DIGITS
+    if name not in list(EXPERIMENTS):
+        from scoreguidance.own import images_of, reproduce_own, task_of
+        return partial(reproduce_own, name), task_of(name, images_of(name))
     from scoreguidance.cifar import CIFAR10, CIFAR100, reproduce_images
     task = dict(cifar10=CIFAR10, cifar100=CIFAR100)[name]
     return partial(reproduce_images, task), task
@@ -286,7 +297,9 @@ def planned(a)->int: # exit status
     "`plan`"
     from functools import partial
     from scoreguidance.cifar import plan_of
-    f = partial(plan_of, experiment(a.experiment)[1])
+    from scoreguidance.own import plan_own
+    mine = a.experiment not in list(EXPERIMENTS)
+    f = partial(plan_own, a.experiment) if mine else partial(plan_of, experiment(a.experiment)[1])
     print(f(**params(a.p, f)))
     return 0
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from .core import bc, check_t, rows
 from .score import Noised, fixed
 from .matching import ce
+from .guide import labelled
 
 # %% ../nbs/12a_consistency.ipynb #cell-5
 def earlier(sde, # schedule
@@ -20,7 +21,8 @@ def earlier(sde, # schedule
             randn=torch.randn_like, # where fresh noise comes from
            )->Noised: # the same data at time min(s, t)
     "An earlier point of the chain that led to `b`"
-    s = torch.minimum(rows(check_t(s), b.x), b.t)
+    check_t(s)
+    s = torch.minimum(rows(s, b.x), b.t)
     (a, c), (A, C) = ((bc(sde.alpha(u), b.x), bc(sde.sigma(u), b.x)) for u in (s, b.t))
     rho = (c*A/(a*C)).clamp(max=1)                              # 1 where s is t, up to rounding
     z = rho*b.z + (1-rho**2).sqrt()*randn(b.z)
@@ -45,5 +47,4 @@ def consistency_total(clf, teacher, sde, b,
                       **kw, # s, temp, randn
                      )->Tensor: # scalar
     "Cross-entropy on labelled rows and consistency on all"
-    l = y>=0
-    return ce(clf, b.rows(l), y[l]) + lam*consistency(clf, teacher, sde, b, **kw)
+    return ce(clf, *labelled(b, y)) + lam*consistency(clf, teacher, sde, b, **kw)

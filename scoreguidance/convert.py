@@ -24,23 +24,23 @@ def to_eps(s, # any score
            sde, # schedule
           ): # (x, t) -> E[z given x], like x
     "The noise prediction of a score: -sigma*s"
-    return lambda x,t,*y: -_levels(sde, x, t)[1]*s(x, t, *y)
+    return lambda x,t: -_levels(sde, x, t)[1]*s(x, t)
 
 # %% ../nbs/07c_conventions.ipynb #cell-8
 def from_v(v, # predicts alpha*z - sigma*x0: (x, t) -> like x
            sde, # schedule; its alpha and sigma need not be VP's
           )->Score:
     "The score of a v-prediction (Salimans and Ho 2022, App. D)"
-    def eps(x, t, *y):
+    def eps(x, t):
         a, sg = _levels(sde, x, t)
-        return (sg*x+a*v(x, t, *y))/(a**2+sg**2)
+        return (sg*x+a*v(x, t))/(a**2+sg**2)
     return from_eps(eps, sde)
 
 def to_v(s, sde): # (x, t) -> like x
     "The v-prediction of a score: alpha*z - sigma*x0"
-    def f(x, t, *y):
+    def f(x, t):
         a, sg = _levels(sde, x, t)
-        return a*to_eps(s, sde)(x, t, *y) - sg*denoiser(s, sde)(x, t, *y)
+        return a*to_eps(s, sde)(x, t) - sg*denoiser(s, sde)(x, t)
     return f
 
 # %% ../nbs/07c_conventions.ipynb #cell-11
@@ -63,9 +63,9 @@ def from_edm(D, # EDM's denoiser: (x0 + rho*z, rho [b]) -> like x
 
 def to_edm(s, sde): # (x, rho) -> like x
     "EDM's denoiser of our score, to be used with EDM's own samplers"
-    def D(x, rho, *y):
+    def D(x, rho):
         t = time_of(rows(rho, x), sde).to(x)
-        return denoiser(s, sde)(bc(sde.alpha(t), x)*x, t, *y)
+        return denoiser(s, sde)(bc(sde.alpha(t), x)*x, t)
     return D
 
 # %% ../nbs/07c_conventions.ipynb #cell-16
@@ -92,19 +92,19 @@ def from_ddpm(eps, # predicts the noise: (x, n [b]) -> like x
              )->Score:
     "The score of a network in the convention of DDPM and diffusers (Ho et al. 2020, Eq. 4)"
     ladder = ddpm_rho(abar)
-    def f(x, t, *y):
+    def f(x, t):
         a, sg = _levels(sde, x, t)
         n = _step_of((sg/a).flatten(1)[:,0], ladder.to(x.device))
-        return eps(x/(a**2+sg**2).sqrt(), n.round() if round else n.to(x.dtype), *y)
+        return eps(x/(a**2+sg**2).sqrt(), n.round() if round else n.to(x.dtype))
     return from_eps(f, sde)
 
 def to_ddpm(s, sde, abar): # (x, n [b]) -> like x
     "The noise prediction of our score at DDPM's integer steps, for its own samplers"
     ladder = ddpm_rho(abar)
-    def eps(x, n, *y):
+    def eps(x, n):
         t = time_of(ladder.to(x.device)[n.long()], sde).to(x)
         a, sg = _levels(sde, x, t)
-        return to_eps(s, sde)(x*(a**2+sg**2).sqrt(), t, *y)
+        return to_eps(s, sde)(x*(a**2+sg**2).sqrt(), t)
     return eps
 
 # %% ../nbs/07c_conventions.ipynb #cell-23
@@ -112,20 +112,20 @@ def from_flow(u, # predicts z - x0: (x, tau [b]) -> like x, tau=0 data, tau=1 no
               sde, # our schedule
              )->Score:
     "The score of a flow-matching network on straight lines (Lipman et al. 2023)"
-    def eps(x, t, *y):
+    def eps(x, t):
         a, sg = _levels(sde, x, t)
         x, tau = x/(a+sg), sg/(a+sg)
-        return x + (1-tau)*u(x, tau.flatten(1)[:,0], *y)
+        return x + (1-tau)*u(x, tau.flatten(1)[:,0])
     return from_eps(eps, sde)
 
 def to_flow(s, sde): # (x, tau) -> like x
     "The velocity of straight lines, z - x0, of our score"
-    def u(x, tau, *y):
+    def u(x, tau):
         tau = rows(tau, x)
         t = time_of(tau/(1-tau), sde).to(x)
         a, sg = _levels(sde, x, t)
         x = x*(a+sg)
-        return to_eps(s, sde)(x, t, *y) - denoiser(s, sde)(x, t, *y)
+        return to_eps(s, sde)(x, t) - denoiser(s, sde)(x, t)
     return u
 
 # %% ../nbs/07c_conventions.ipynb #cell-26
@@ -134,16 +134,16 @@ def affine(s, # score of x' = a*x + b
            b:float=0., # shift
           )->Score: # score of x
     "The score of `x` from a model that knows `a*x+b`: from [-1,1] to [0,1], a=b=1/2"
-    return Score(lambda x,t,*y: a*s(a*x+b, t, *y))
+    return Score(lambda x,t: a*s(a*x+b, t))
 
 def from_score_sde_vp(net, # (x, 999*t [b]) -> like x
                       sde, # VP or SubVP
                      )->Score:
     "The score of a continuous VP or sub-VP network of score_sde (Song et al. 2021, code)"
-    return from_eps(lambda x,t,*y: net(x, 999*rows(t, x), *y), sde)
+    return from_eps(lambda x,t: net(x, 999*rows(t, x)), sde)
 
 def from_score_sde_ve(net, # (x, sigma [b]) -> like x
                       sde, # VE
                      )->Score:
     "The score of a continuous VE network of score_sde (Song et al. 2021, code)"
-    return Score(lambda x,t,*y: net(x, sde.sigma(rows(t, x)), *y))
+    return Score(lambda x,t: net(x, sde.sigma(rows(t, x))))

@@ -8,7 +8,7 @@ __all__ = ['BINARY', 'Data', 'take', 'check_images', 'check_labels', 'check', 'a
            'blobs', 'cifar10', 'cifar100']
 
 # %% ../nbs/14_data.ipynb #cell-2
-import hashlib, tarfile, zlib
+import hashlib, math, tarfile, zlib
 from functools import partial
 from pathlib import Path
 from pickletools import genops
@@ -17,6 +17,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from .core import bounds, tell
 
 # %% ../nbs/14_data.ipynb #cell-5
 class Data(NamedTuple):
@@ -44,8 +45,9 @@ def check_images(x:Tensor, # images: (N,C,H,W)
                          "or --channels-last")
     if x.dtype == torch.uint8: return
     if not x.is_floating_point(): raise ValueError(f"images of {x.dtype}: give uint8, or float in [-1,1]")
-    if not x.isfinite().all(): raise ValueError("images hold NaN or infinity: drop or repair those rows")
-    lo, hi = x.aminmax()
+    lo, hi = bounds(x)
+    if not -math.inf < lo <= hi < math.inf:
+        raise ValueError("images hold NaN or infinity: drop or repair those rows")
     if lo < -1 or hi > 1:
         raise ValueError(f"float images must lie in [-1,1], not [{lo:.3g},{hi:.3g}]: clip "
                          "samples (scoreguidance.data.to_uint8 does), scale other data, or give uint8")
@@ -79,7 +81,8 @@ def as_float(x:Tensor, # images: (N,C,H,W), uint8 or float in [-1,1]
             )->Tensor: # float images in [-1,1]: (N,C,H,W)
     "Images as a network wants them"
     check_images(x)
-    return x.float().div_(127.5).sub_(1) if x.dtype == torch.uint8 else x
+    if x.dtype != torch.uint8: return x
+    return tell(x.float().div_(127.5).sub_(1), bounds=(-1, 1))
 
 # %% ../nbs/14_data.ipynb #cell-14
 def to_uint8(x:Tensor, # float images or samples, any shape; uint8 passes

@@ -20,7 +20,8 @@ from safetensors.numpy import load_file
 from .data import (Data, as_float, check_images, check_labels, cifar10, cifar100, digest, digits,
                                 from_tensor, to_uint8)
 from .engine import device as place
-from .experiment import Budget, Judge, commit, hardware, make_judge
+from .digits import Budget, Judge, make_judge
+from .store import commit, hardware
 from .features import (MODES, Extractor, extract, fid_helper, inception, network, pixels,
                                     resnet56, which)
 from .files import Alone, read_json, read_tensors

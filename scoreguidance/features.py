@@ -104,6 +104,8 @@ def resized(x:Tensor, # uint8 images: (n,c,h,w)
     if mode not in MODES: raise ValueError(f"no resizing {mode!r}: choose one of {', '.join(MODES)}")
     x = rgb(x)
     if mode == 'legacy_tensorflow': return tensorflow_bilinear(x.float())
+    if mode == 'clean' and max(x.shape[2:]) <= 299: # upwards, torch's bicubic is Pillow's, on any device
+        return F.interpolate(x.float(), (299, 299), mode='bicubic', antialias=True).clamp_(0, 255)
     with warnings.catch_warnings(): # clean-fid silences all warnings for good
         one = _clean_fid()[1].build_resizer(mode)
         rows = [one(np.ascontiguousarray(v)) for v in x.permute(0, 2, 3, 1).cpu().numpy()]
@@ -164,7 +166,7 @@ def fid_helper(mode:str='clean', # one of MODES
         raise ValueError(f"{file} has sha256 {got}, expected {sha}: fetch it again")
     net = _until(file, DEPTHS[depth], device)
     name = 'Inception (fid-helper)' + ('' if depth == 2048 else f', {depth} features')
-    return Extractor(lambda x: net((resized(x, mode).to(device) - 128)/128), name, got, mode)
+    return Extractor(lambda x: net((resized(x.to(device), mode) - 128)/128), name, got, mode)
 
 # %% ../nbs/16a_features.ipynb #cell-20
 def _until(file, stop, device):

@@ -90,7 +90,7 @@ def write_networks(folder, # where
                    dtype=None, # how parameters are stored; None: as they are
                    kinds=KINDS, # kinds of network
                    **more, # what else the record should say: classes, results, about
-                  )->None:
+                  )->str: # sha256 of the weights' file
     "Write `config.json`, `model.safetensors` and a README"
     described = {k: _described(net, kinds) for k,net in nets.items()}
     kind, more = type(sde).__name__, dict(dict(classes=[], results=[], about=''), **more)
@@ -102,6 +102,7 @@ def write_networks(folder, # where
     write_json(folder/'config.json', dict(
         library='scoreguidance', version=scoreguidance.__version__, format=1, nets=described,
         sde=dict(kind=kind, args=asdict(sde)), **more, tensors=sha))
+    return sha
 
 # %% ../nbs/15d_folders.ipynb #cell-14
 def _named(table, d, what):

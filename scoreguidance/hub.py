@@ -13,6 +13,7 @@ from typing import Any
 from .folders import KINDS, Kind, item_shape, located, read_networks, shipped, write_networks
 from .protocol import result
 from .evaluation import report
+from .guide import family
 from .score import at, from_denoiser
 _all_ = ['KINDS', 'Kind', 'shipped']
 
@@ -30,6 +31,8 @@ class Pretrained:
     def shape(self): return item_shape(next(iter(self.nets.values())))
     @property
     def score(self): return from_denoiser(at(self.nets['score'], self.sde), self.sde)
+    @property
+    def family(self): return family(self.nets['score'], self.sde) # of a conditional network: labels -> score
     @property
     def clf(self): return at(self.nets['clf'], self.sde)
     def to(self, device):

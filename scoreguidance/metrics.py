@@ -79,11 +79,12 @@ def _bias(real, n):
 # %% ../nbs/16_metrics.ipynb #cell-10
 def frechet(real, # features of real items: (n,d)
             fake, # features of generated items: (m,d)
+            warn:bool=True, # say where few rows bias the value, and by how much
            )->float: # squared Frechet distance of their Gaussians, >= 0
     "FID, where the features are Inception's"
     fs = features(real, fake)
     n, d = min(map(len, fs)), fs[0].shape[1]
-    if n < d+1:
+    if warn and n < d+1:
         warnings.warn(f"Frechet distance of {n} rows in {d} dimensions: covariances are rank-deficient and "
                       f"the value is biased upwards{_bias(fs[0], n)}; compare at equal n, or use fewer "
                       "features", stacklevel=2)

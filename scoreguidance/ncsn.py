@@ -73,13 +73,13 @@ def inpaint(s, # any score
         raise ValueError(f"mask of shape {tuple(mask.shape)} for data of shape {tuple(known.shape)}: "
                          "give it a shape that broadcasts to the data") from None
     known = known.masked_fill(~mask, 0.)
-    def f(x, t, *y):
+    def f(x, t):
         if known.shape not in (x.shape, x.shape[1:], (1, *x.shape[1:])):
             raise ValueError(f"known data of shape {tuple(known.shape)} for x of shape {tuple(x.shape)}: "
                              "give one row, or one for each row of x")
         r = rows(t, x)
         pull = (bc(sde.alpha(r), x)*known.to(x) - x)/bc(sde.sigma(r), x)**2
-        return torch.where(mask.to(x.device), pull, s(x, t, *y))
+        return torch.where(mask.to(x.device), pull, s(x, t))
     return Score(f)
 
 # %% ../nbs/05_ncsn.ipynb #cell-35

@@ -10,7 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from .core import check_x, rows
+from .core import check_x, outside, rows
 
 # %% ../nbs/08_nets.ipynb #cell-5
 def _fit(shape, x, floor):
@@ -75,7 +75,7 @@ class Block(nn.Module):
 def _null(y, n, classes, device):
     "Labels [n] with -1, or none at all, as the null class"
     if y is None: return torch.full((n,), classes, device=device)
-    if y.shape!=(n,) or int(y.min())<-1 or int(y.max())>=classes:
+    if y.shape!=(n,) or outside(y, -1, classes-1):
         raise ValueError(f"labels must be [{n}] values in 0..{classes-1}: give one per row, -1 for none")
     return torch.where(y<0, classes, y)
 

@@ -11,6 +11,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple
 
+from .columns import METRICS, metric
 from .files import read_json
 
 # %% ../nbs/16b_protocol.ipynb #cell-5
@@ -93,22 +94,15 @@ def alike(rows, # results
             raise ValueError(f"rows differ in {f}: {who}; make them alike, {hint}")
 
 # %% ../nbs/16b_protocol.ipynb #cell-15
-LESS = ('fid', 'frechet', 'frechet_infinite', 'intra_fid', 'kid', 'nll', 'ece', 'brier', 'distance', 'mse',
-        'D_P', 'D_L')
-MORE = ('inception_score', 'accuracy', 'precision', 'recall', 'density', 'coverage', 'cw_precision',
-        'cw_recall', 'cw_density', 'cw_coverage', 'cas', 'cosine')
-TITLES = dict(fid='FID', frechet='Frechet', frechet_infinite='Frechet (n to inf)', intra_fid='intra-FID',
-              kid='KID', inception_score='IS', accuracy='accuracy', precision='P', recall='R',
-              density='D', coverage='C',
-              cw_precision='cw-P', cw_recall='cw-R', cw_density='cw-D', cw_coverage='cw-C', cas='CAS',
-              nll='NLL', ece='ECE', brier='Brier', nearest='nearest')
+# until reports read the records themselves
+LESS, MORE = (tuple(k for k,m in METRICS.items() if m.sign==s) for s in (-1, 1))
+TITLES = {k: m.title for k,m in METRICS.items()}
 
-def mark(metric, # its name
+def mark(name, # of the metric
          pairs, # (value, sd or None) of each row, or None
         )->list: # 'best', 'near' or '' for each
     "The best value of a column, and what noise can't tell from it"
-    sign = -1 if metric in LESS else 1 if metric in MORE else 0
-    have = [p for p in pairs if p]
+    sign, have = metric(name).sign, [p for p in pairs if p]
     if not sign or len(have) < 2: return ['']*len(pairs)
     top, sd = max(have, key=lambda p: sign*p[0])
     near = lambda p: None not in (p[1], sd) and abs(p[0]-top) <= 1.96*math.hypot(p[1], sd)
@@ -180,7 +174,7 @@ def grid(t:dict, # a comparison of `table`
     show = lambda values, marks: [(_cell(values.get(k)), marks.get(k, '')) for k in cols]
     scale = lambda r: '' if r['scale'] is None else f"{r['scale']:g}"
     alone = lambda name, values: plain(name, '', *('' for _ in free)) + show(values, {})
-    out = [('head', plain('method', 'w', *free, *(TITLES.get(k, k) for k in cols)))]
+    out = [('head', plain('method', 'w', *free, *(metric(k).title for k in cols)))]
     for r in t['rows']:
         own = plain(r['name'], scale(r), *(r['protocol'][k] for k in free))
         out.append(('row', own + show(r['values'], r['marks'])))

@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 import torch
 from torch import Tensor
-from .core import bc, check_t, check_x, rows
+from .core import bc, check_t, check_x, rows, tell
 
 # %% ../nbs/01_score.ipynb #cell-5
 class Score:
     "A field `s(x,t)`, shaped like `x`; fields add, scale and mix pointwise"
     def __init__(self, f): self.f = f
-    def __call__(self, x, t, *y): return self.f(x, t, *y)
-    def __add__(self, o): return Score(lambda *a: self(*a) + o(*a)) if callable(o) else NotImplemented
-    def __radd__(self, o): return Score(lambda *a: o(*a) + self(*a)) if callable(o) else NotImplemented
-    def __neg__(self): return Score(lambda *a: -self(*a))
+    def __call__(self, x, t): return self.f(x, t)
+    def __add__(self, o): return Score(lambda x,t: self(x, t) + o(x, t)) if callable(o) else NotImplemented
+    def __radd__(self, o): return Score(lambda x,t: o(x, t) + self(x, t)) if callable(o) else NotImplemented
+    def __neg__(self): return Score(lambda x,t: -self(x, t))
     def __sub__(self, o): return self + -1*_score(o)
     def __rsub__(self, o): return _score(o) + -1*self
-    def __rmul__(self, w): return Score(lambda x,t,*y: bc(w(t) if callable(w) else w, x)*self(x, t, *y))
+    def __rmul__(self, w): return Score(lambda x,t: bc(w(t) if callable(w) else w, x)*self(x, t))
     __mul__ = __rmul__
 
 def _score(s): return s if isinstance(s, Score) else Score(s)
@@ -31,12 +31,12 @@ def _score(s): return s if isinstance(s, Score) else Score(s)
 def grad(logp, # log density, up to a constant: (x [b,...], t) -> [b]
         )->Score: # its gradient with respect to x
     "The score of a log density"
-    def f(x, t, *y):
+    def f(x, t):
         keep = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
             if x.is_inference(): x, t = x.clone(), t.clone()
             x = x if keep and x.requires_grad else x.detach().requires_grad_()
-            return torch.autograd.grad(logp(x, t, *y).sum(), x, create_graph=keep)[0]
+            return torch.autograd.grad(logp(x, t).sum(), x, create_graph=keep)[0]
     return Score(f)
 
 # %% ../nbs/01_score.ipynb #cell-14
@@ -50,8 +50,8 @@ def mix(uncond, # score without condition
 def fixed(s, # any score
          )->Score: # the same numbers, without a graph
     "A field that a loss does not train"
-    def f(*a):
-        with torch.no_grad(): return s(*a).detach()
+    def f(x, t):
+        with torch.no_grad(): return s(x, t).detach()
     return Score(f)
 
 # %% ../nbs/01_score.ipynb #cell-17
@@ -69,8 +69,9 @@ def perturb(sde, # schedule with alpha(t) and sigma(t)
             randn=torch.randn_like, # where noise comes from
            )->Noised: # x, t, z
     "Noise `x0` to time `t`"
-    if t is None: t = eps+(1-eps)*torch.rand(len(x0), device=x0.device, dtype=x0.dtype)
-    t, z = rows(check_t(t), check_x(x0, 'x0')), randn(x0)
+    if t is None: t = tell(eps+(1-eps)*torch.rand(len(x0), device=x0.device, dtype=x0.dtype), bounds=(eps, 1.))
+    check_t(t); check_x(x0, 'x0')
+    t, z = rows(t, x0), randn(x0)
     return Noised(bc(sde.alpha(t), x0)*x0 + bc(sde.sigma(t), x0)*z, t, z)
 
 @dataclass(frozen=True)
@@ -85,24 +86,24 @@ def from_eps(eps, # predicts the noise: (x, t) -> like x
              sde, # schedule
             )->Score: # -eps/sigma
     "The score of a noise prediction"
-    return Score(lambda x,t,*y: -eps(x, t, *y)/bc(sde.sigma(rows(t, x)), x))
+    return Score(lambda x,t: -eps(x, t)/bc(sde.sigma(rows(t, x)), x))
 
 def denoiser(s, # any score
              sde, # schedule
             ): # (x, t) -> E[x0 given x], like x
     "Tweedie: the posterior mean of the clean data"
-    def f(x, t, *y):
+    def f(x, t):
         t = rows(t, x)
-        return (x + bc(sde.sigma(t), x)**2*s(x, t, *y))/bc(sde.alpha(t), x)
+        return (x + bc(sde.sigma(t), x)**2*s(x, t))/bc(sde.alpha(t), x)
     return f
 
 def from_denoiser(d, # predicts the clean data: (x, t) -> like x
                   sde, # schedule
                  )->Score: # (alpha*d-x)/sigma^2
     "The score of a denoiser: Tweedie read backwards"
-    def f(x, t, *y):
+    def f(x, t):
         r = rows(t, x)
-        return (bc(sde.alpha(r), x)*d(x, t, *y) - x)/bc(sde.sigma(r), x)**2
+        return (bc(sde.alpha(r), x)*d(x, t) - x)/bc(sde.sigma(r), x)**2
     return Score(f)
 
 # %% ../nbs/01_score.ipynb #cell-26
@@ -110,8 +111,8 @@ def at(net, # function of (x, sigma), sigma [b]: denoiser, classifier, ...
        sde, # schedule
       ): # the same as a function of (x, t)
     "A network of `(x, sigma)` under a schedule"
-    def f(x, t, *y):
+    def f(x, t):
         t = rows(t, x)
         a = sde.alpha(t)
-        return net(x/bc(a, x), sde.sigma(t)/a, *y)
+        return net(x/bc(a, x), sde.sigma(t)/a)
     return f

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from .core import recall
 from .score import Noised, perturb
 _all_ = ['Noised', 'perturb']
 
@@ -57,6 +58,11 @@ class SubVP(VP):
     def t_of(self, sigma): return self._t(-torch.log1p(-torch.as_tensor(sigma)))
 
 # %% ../nbs/06_sde.ipynb #cell-18
+def _increments(betas):
+    "B's increments [N], and B at the grid [N+1]"
+    b = -torch.log1p(-betas.double())
+    return b, F.pad(b.cumsum(0), (1, 0))
+
 @dataclass(frozen=True)
 class Chain:
     "The discrete DDPM chain: step i is time i/N, log alpha_bar linear in between (Ho et al. 2020, Eq. 4)"
@@ -67,15 +73,16 @@ class Chain:
     alpha, sigma, f, g, t_of = VP.alpha, VP.sigma, VP.f, VP.g, VP.t_of
     def _steps(self, t):
         "B's increments [N], B at the grid [N+1], and the step each `t` lies in"
-        b = -torch.log1p(-self.betas.double().to(t.device))
-        return b, F.pad(b.cumsum(0), (1, 0)), (t*len(b)).ceil().long().clamp(1, len(b))-1
-    def beta(self, t): b, _, i = self._steps(t); return (b[i]*len(b)).to(t)
-    def B(self, t): b, B, i = self._steps(t); return (B[i]+(t.double()*len(b)-i)*b[i]).to(t)
+        b, B = recall(self.betas, t.device, lambda v: _increments(v.to(t.device)))
+        return b, B, (t*len(b)).ceil().long().clamp(1, len(b))-1
+    def beta(self, t): b, _, i = self._steps(t); return (b.take(i)*len(b)).to(t)
+    def B(self, t): b, B, i = self._steps(t); return (B.take(i)+(t.double()*len(b)-i)*b.take(i)).to(t)
     def _t(self, v):
         b, B, _ = self._steps(v)
         i = torch.searchsorted(B, v.double().contiguous()).clamp(1, len(b))-1
-        return ((i+(v.double()-B[i])/b[i])/len(b)).to(v)
+        return ((i+(v.double()-B.take(i))/b.take(i))/len(b)).to(v)
 
+# %% ../nbs/06_sde.ipynb #ddpm
 def ddpm(n:int=1000, # number of steps
          b0:float=.1, # n times the first beta
          b1:float=20., # n times the last

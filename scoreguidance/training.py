@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 from .score import at, from_denoiser, mix
 from .sde import VE
-from .matching import ce, dsm
+from .matching import dsm
 from .files import canonical, read_json, read_tensors, writable, write_json, write_tensors
 from .train import start
-from .guide import drop, given, likelihood
-from .dlsm import dlsm_total
-from .calibrate import sc_total
+from .guide import family, likelihood
+from .methods import METHODS, Context
 from .data import as_float, digest, hide, subset, to_uint8
 from .images import Shape
 from .engine import Recipe, batches, device, train
@@ -104,17 +103,17 @@ def blank(w:Wish, x:Tensor, classes:int):
     return ImageDenoiser(x.shape[1:], replace(form, classes=classes if w.what=='conditional' else 0), sd)
 
 # %% ../nbs/17d_training.ipynb #cell-10
+_ROW = {'conditional': 'CFG-all', 'ce': 'CG', 'sc': 'CG-SC-all', 'sc-labeled': 'CG-SC-labeled',
+        'dlsm': 'CG-DLSM'}
+
 def loss_of(w:Wish, sde, dev): # (loss of (f, noised batch, labels), share of labelled rows)
-    "What trains a wish's network"
+    "What trains a wish's network: a row of notebook 12c, or the unconditional score"
     s = lambda f: from_denoiser(at(f, sde), sde)
     if w.what=='score': return lambda f,b,y: dsm(s(f), sde, b), 1.
-    if w.what=='conditional': return lambda f,b,y: dsm(given(s(f), drop(y)), sde, b), .5 if w.labels<1 else 1.
-    if w.loss=='ce': return lambda f,b,y: ce(at(f, sde), b, y), 1.
-    if w.loss=='dlsm':
-        net = _one(w.score, 'score').to(dev)
-        return lambda f,b,y: dlsm_total(at(f, sde), s(net), sde, b, y, w.lam), 1.
-    every = w.loss=='sc'
-    return lambda f,b,y: sc_total(at(f, sde), sde, b, y, w.lam, every), .5 if every else 1.
+    m = METHODS[_ROW[w.loss if w.what=='classifier' else w.what]]
+    known = Context(sde, s(_one(w.score, 'score').to(dev)) if w.score else None, lam=w.lam)
+    share = .5 if w.loss=='sc' or w.what=='conditional' and w.labels<1 else 1.
+    return lambda f,b,y: m.loss(m.kind.read(f, sde), known, b, y), share
 
 def _one(folder, name):
     "One network of a folder"
@@ -210,7 +209,7 @@ def _guided(net, clf, sde, scale, dev): # (labels -> score, does it heed them?)
         f = at(clf.to(dev), sde)
         return lambda y: s + k*likelihood(f, y), True
     form = getattr(net, 'form', None) or net.body
-    if form.classes: return lambda y: mix(s, given(s, y), k), True
+    if form.classes: return lambda y: mix(s, family(net, sde)(y), k), True
     if scale is not None: raise ValueError("a scale, and nothing to guide with: give --classifier FOLDER")
     return lambda y: s, False
 

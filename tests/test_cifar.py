@@ -173,7 +173,7 @@ def test_every_method_is_a_row_of_every_task():
 def test_the_plan_counts_what_is_left(tmp_path):
     p = Plan(('CG', 'Cond'), (.1,), (0, 1), tiny, 'tiny')
     first = estimate(CIFAR10, p, tmp_path, here)
-    assert first['shared'] == ['data', 'judge', 'score'] and [r['left'] for r in first['rows']] == [2, 2]
+    assert first['shared'] == ['data', 'judge', 'score', 'reference'] and [r['left'] for r in first['rows']] == [2, 2]
     grid(tmp_path, replace(p, methods=('CG',), seeds=(0,)), 1, None, task=CIFAR10, here=here)
     then = estimate(CIFAR10, p, tmp_path, here)
     assert then['shared'] == [] and {r['method']: r['left'] for r in then['rows']} == {'CG': 1, 'Cond': 2}

@@ -39,7 +39,7 @@ from scoreguidance.data import digits, load_npz, to_uint8
 from scoreguidance.engine import Recipe, train as train_large
 from scoreguidance.evaluation import digits_judge, extractor, read, read_labels, read_reference
 from scoreguidance.exact import GMM
-from scoreguidance.experiment import Budget, load_world
+from scoreguidance.digits import Budget, load_world
 from scoreguidance.features import extract, network, sha_of
 from scoreguidance.files import Alone, read_json, read_tensors, write_bytes, write_json, write_tensors
 from scoreguidance.generate import collect, generate, heun_walk
@@ -747,14 +747,14 @@ def test_a_lost_network_is_made_again(grid, tmp_path, capfd):
     "The message's advice works, and the same machine makes the same network; another one is not mixed in"
     out = tmp_path/'out'
     shutil.copytree(grid[0], out)
-    (out/'score'/'weights.safetensors').unlink()
+    (out/'score'/'model.safetensors').unlink()
     assert run(out) == 2
     says(capfd.readouterr().err, 'damaged run', str(out/'score'), 'delete the folder and run again')
     shutil.rmtree(out/'score')
     assert run(out) == 0 and numbers(out) == grid[1]
-    r = read_json(out/'score'/'record.json')
-    w = {k: v+1e-7 for k, v in read_tensors(out/'score'/'weights.safetensors').items()}
-    write_json(out/'score'/'record.json', {**r, 'tensors': dict(weights=write_tensors(out/'score'/'weights.safetensors', w))})
+    sha = write_tensors(out/'score'/'model.safetensors', {k: v+1e-7 for k, v in read_tensors(out/'score'/'model.safetensors').items()})
+    for name, tensors in (('config.json', sha), ('record.json', dict(model=sha))):
+        write_json(out/'score'/name, {**read_json(out/'score'/name), 'tensors': tensors})
     assert run(out) == 2
     says(capfd.readouterr().err, '2 cells', 'another judge or score', 'delete those cells')
     shutil.rmtree(out/'cells')
