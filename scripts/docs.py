@@ -25,7 +25,8 @@ parts = [(0, 'Scores'), (2, 'Learning a score'), (5, 'Noise and sampling'), (8, 
 path = ['01_score', '01a_exact', '03_score_matching', '04_dsm', '05_ncsn', '06_sde', '07_sampling', '09b_pictures',
         '10_guidance', '11_dlsm', '12_self_calibration', '12a_consistency']
 # plumbing: to look things up in, not to read on the way
-appendices = ['00_core', '07c_conventions', '08a_files', '08b_seeds', '08c_jobs', '15b_engine', '15c_generate', '15d_folders']
+appendices = ['00_core', '07c_conventions', '08a_files', '08b_seeds', '08c_jobs', '08d_store', '15b_engine', '15c_generate', '15d_folders',
+              '15e_columns']
 template = Environment(loader=FileSystemLoader(site), autoescape=select_autoescape())
 template.filters['code'] = lambda s: Markup(re.sub(r'`([^`]+)`', r'<code>\1</code>', str(escape(s))))
 
