@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from .core import bc, rows
 from .score import at, from_denoiser, perturb
-from .matching import dsm
+from .matching import dsm, edm_weight, lognormal
 from .ncsn import Ladder, ladder
 from .sde import VE, VP, ddpm
 from .sample import ancestral, em, heun, karras, langevin, pc
@@ -51,18 +51,17 @@ class Design:
     name:str
     sde:object # schedule and scaling of the signal
     scaling:Scaling # preconditioning
-    times:Callable # n -> n times to train at: the distribution of noise
+    times:Callable # x0 -> times to train at: the distribution of noise
     weight:Callable # extra weight w(t) on top of sigma^2, or None
     step:Callable # one step of its sampler
     grid:Callable # () -> falling times of its sampler
     def score(self, F): return from_denoiser(at(self.scaling(F), self.sde), self.sde)
     def loss(self, F, x0): # scalar
-        b = perturb(self.sde, x0, self.times(len(x0)).to(x0))
+        b = perturb(self.sde, x0, self.times(x0).to(x0))
         return dsm(self.score(F), self.sde, b, self.weight)
 
-def _even(n): return 1e-5+(1-1e-5)*torch.rand(n)
-def _rungs(n): return lambda b: torch.randint(1, n+1, (b,))/n
-def _lognormal(sde, mean, sd): return lambda b: sde.t_of((mean+sd*torch.randn(b)).exp()).clamp(1e-5, 1)
+def _even(x0): return 1e-5+(1-1e-5)*torch.rand(len(x0))
+def _rungs(n): return lambda x0: torch.randint(1, n+1, (len(x0),))/n
 def _line(n): return lambda: torch.linspace(1, 1e-3, n)
 def _steps(n): return lambda: torch.arange(n, 0, -1)/n
 
@@ -73,13 +72,12 @@ def designs(sd:float=.5, # standard deviation of the data
            )->list: # of Design
     "The table: NCSN, DDPM, VE, VP, EDM, and what this package's small tasks use"
     ve, rungs, c = VE(lo, hi), Ladder(ladder(lo, hi, 10)), edm_scaling(sd)
-    def edm_weight(t): return 1+(ve.sigma(t)/sd)**2
     return [
         Design('NCSN', rungs, noise_ve, _rungs(10), None, langevin, lambda: _steps(10)().repeat_interleave(100)),
         Design('DDPM', ddpm(1000), noise_vp, _rungs(1000), None, ancestral, _steps(1000)),
         Design('VE', ve, noise_ve, _even, None, pc, _line(501)),
         Design('VP', VP(), noise_vp, _even, None, em, _line(1001)),
-        Design('EDM', ve, c, _lognormal(ve, -1.2, 1.2), edm_weight, heun, lambda: karras(ve, 18, max(lo, .002), hi).float()),
+        Design('EDM', ve, c, lognormal(ve), edm_weight(ve, sd), heun, lambda: karras(ve, 18, max(lo, .002), hi).float()),
         Design('here', ve, c, _even, None, heun, lambda: karras(ve, 18).float()),
     ]
 
