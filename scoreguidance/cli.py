@@ -117,19 +117,27 @@ def compare_options(sub):
                        description="Put records of `evaluate` into one table, where their protocols agree.",
                        examples=(("two records that 'evaluate --json' wrote",
                                   "scoreguidance compare ours.json theirs.json"),
+                                 ("three runs of each, named alike and in the same order: compared in pairs",
+                                  "scoreguidance compare ours-[123].json theirs-[123].json --against theirs"),
                                  ("for a paper about samplers",
                                     ("scoreguidance compare ours.json theirs.json --free sampler,nfe "
                                      "--format latex"))))
     c.add_argument('records', nargs='+', help="files that `evaluate --json` wrote")
     c.add_argument('--free', default='', help="what the table is about, of sampler,nfe,ema,chosen")
+    c.add_argument('--against', help="name that the others are compared with (the first record's)")
     c.add_argument('--format', choices=['markdown', 'latex', 'json'], default='markdown')
 
 def compare(a)->int: # exit status
-    "Read records, print their table"
+    "Read records, print their table and what can be concluded from it"
     import json
+    from scoreguidance.comparisons import listed, readings
     from scoreguidance.protocol import results, table, to_latex, to_markdown
-    t = table(results(*a.records), free=tuple(filter(None, a.free.split(','))))
-    print(dict(markdown=to_markdown, latex=to_latex, json=lambda t: json.dumps(t, indent=1))[a.format](t))
+    rows, free = results(*a.records), tuple(filter(None, a.free.split(',')))
+    t, several = table(rows, free=free), len({r.name for r in rows}) > 1
+    said = readings(rows, a.against, free=free) if several or a.against else {}
+    if a.format == 'json': print(json.dumps(dict(t, readings=said), indent=1))
+    else: print(dict(markdown=to_markdown, latex=to_latex)[a.format](t))
+    if said and a.format == 'markdown': print(listed(said))
     return 0
 
 # %% ../nbs/18_cli.ipynb #cell-9b
@@ -197,7 +205,10 @@ def sample_options(sub):
     say('--scale', type=float, help="of guidance: 0 none, 1 Bayes' rule, more sharpens (1)")
     say('--n', type=int, default=100, help="samples (100)")
     say('--classes', default='', help="names or numbers, separated by commas (all, in turn)")
-    say('--steps', type=int, default=18, help="noise levels of Heun's method (18)")
+    say('--steps', type=int, default=18, help="noise levels of the walk (18)")
+    say('--step', default='heun', help="heun, 2m (half the cost), churn or sde (heun)")
+    say('--interval', metavar='LO,HI', help="noise levels between which the scale holds")
+    say('--corrected', action='store_true', help="weigh and resample, to draw p(x) p(y|x)^scale")
     say('--device', default='auto', help="auto, cpu, cuda, ... (auto)")
     say('--seed', type=int, default=0, help="of the noise (0)")
     say('--batch', type=int, default=100, help="samples at a time (100)")
@@ -206,9 +217,10 @@ def sample_options(sub):
 def sample_command(a)->int: # exit status
     "Draw, or go on, or say that it is done"
     from scoreguidance.train import watched
-    from scoreguidance.training import sample_file, sheet
+    from scoreguidance.training import Way, levels, sample_file, sheet
+    way = Way(a.step, levels(a.interval) if a.interval else (), a.corrected)
     x, _ = sample_file(a.folder, a.out, a.classifier, a.scale, a.n, a.classes, a.steps, a.device, a.seed,
-                       a.batch, _told if watched() else None)
+                       a.batch, _told if watched() else None, way)
     if a.grid: sheet(x, a.grid)
     print(f"{len(x)} samples are in {a.out}" + (f", a picture of them in {a.grid}" if a.grid else ''))
     return 0
@@ -258,7 +270,6 @@ def experiment_options(sub):
                        examples=PLAN)
     for q in (r, n):
         q.add_argument('experiment', choices=EXPERIMENTS,
-                       metavar='EXPERIMENT',
                        help="digits: scikit-learn's digits; cifar10, cifar100: the papers' data, at any "
                             "size; or a file or folder of your own images, labelled")
         q.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'), help=PARAMETERS)
@@ -296,7 +307,7 @@ def experiment(name): # (function of the parameters, task)
 def planned(a)->int: # exit status
     "`plan`"
     from functools import partial
-    from scoreguidance.cifar import plan_of
+    from scoreguidance.cost import plan_of
     from scoreguidance.own import plan_own
     mine = a.experiment not in list(EXPERIMENTS)
     f = partial(plan_own, a.experiment) if mine else partial(plan_of, experiment(a.experiment)[1])

@@ -91,10 +91,12 @@ def sample(step, # what to do between two times
            randn=torch.randn_like, # where noise comes from
           ): # yields the state at ts[1], ts[2], ...
     "Walk `x` down the times `ts`, one `step` after another"
-    ts = check_t(ts).to(x)
+    now = x[0] if isinstance(x, tuple) else x               # a step that remembers has more to its state
+    ts = check_t(ts).to(now)
     if ts.ndim!=1 or len(ts)<2 or not bool((ts.diff()<0).all()):
         raise ValueError("ts must be two or more strictly falling times: try torch.linspace(1, 1e-3, 100)")
-    if not bool(x.isfinite().all()): raise ValueError("x holds NaN or infinity: start from prior(sde, like)")
+    if not bool(now.isfinite().all()):
+        raise ValueError("x holds NaN or infinity: start from prior(sde, like)")
     for t,u in zip(ts[:-1], ts[1:]):
         with torch.no_grad(): x = step(s, sde, x, t, u, randn=randn)
         yield x
