@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['features', 'root_trace', 'frechet', 'Stats', 'statistics', 'frechet_statistics', 'frechet_infinite', 'kid',
            'Estimate', 'kid_blocks', 'inception_score', 'radii', 'prdc', 'nearest', 'Intra', 'intra', 'log_probs',
-           'accuracy', 'nll', 'brier', 'ece', 'against_noise', 'cas', 'score_errors', 'guidance_errors', 'Spread',
-           'floor', 'Interval', 'halves', 'bootstrap', 'repeated']
+           'accuracy', 'nll', 'brier', 'ece', 'against_noise', 'cas', 'ridge', 'score_errors', 'guidance_errors',
+           'Spread', 'floor', 'Interval', 'halves', 'bootstrap', 'repeated']
 
 # %% ../nbs/16_metrics.ipynb #cell-2
 import math
@@ -452,6 +452,25 @@ def cas(fit, # fit(x, y) -> function x -> logits
        )->float: # accuracy on real items, 0..1
     "Train on samples, test on real items"
     return accuracy(fit(fake_x, fake_y)(real_x), real_y)
+
+# %% ../nbs/16_metrics.ipynb #cas-b
+def ridge(x:Tensor, # items: (n,...), as floats
+          y:Tensor, # their classes: [n]
+          lam:float=.1, # weight of smoothness
+          most:int=5000, # rows at most: time and memory are those of a most x most system
+         ): # function of items (m,...) -> scores of the classes (m,c)
+    "A classifier of the bare items, for CAS"
+    if len(x) != len(y) or len(x) < 2:
+        raise ValueError(f"{len(x)} items, {len(y)} classes: give two or more, as many of both")
+    i = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:most].sort().values.to(x.device)
+    x, y = x[i].flatten(1).double(), y[i]
+    d2 = torch.cdist(x, x).square_()
+    h = d2.flatten()[::max(1, d2.numel()//10**6)].median().clamp(min=1e-12)
+    eye = torch.eye(len(x), dtype=x.dtype, device=x.device)
+    target = F.one_hot(y).double() - F.one_hot(y).double().mean(0)
+    a = torch.linalg.solve(d2.div_(-h).exp_() + lam*eye, target)
+    kernel = lambda u: torch.cdist(u.flatten(1).double(), x).square_().div_(-h).exp_()
+    return lambda u: torch.cat([kernel(v)@a for v in u.split(2000)])
 
 # %% ../nbs/16_metrics.ipynb #cell-78
 @torch.no_grad()
