@@ -609,13 +609,13 @@ def reproduce_images(task:Task, # CIFAR10 or CIFAR100
                      out='', # folder for records, table and figures; out/NAME-PRESET when empty
                      root='', # folder of the official data files
                      device='auto', # where networks run; auto takes a GPU where there is one
-                     judge='', # file of the published judge of CIFAR-10; one is trained when empty
-                     score='', # folder of a finished score, instead of training one
-                     minutes='', # of a lent device: training steps are chosen to end in time
                      workers='', # at a time; 2 on a CPU and 1 on a GPU when empty
                      seconds='', # stop after so many, to go on later
                      executor='processes', # or dask
                      address='', # of a Dask scheduler
+                     judge='', # file of the published judge of CIFAR-10; one is trained when empty
+                     score='', # folder of a finished score, instead of training one
+                     minutes='', # of a lent device: training steps are chosen to end in time
                      say=print, # where progress is told; None for silence
                     )->dict: # the table as data
     "The experiment on images: check, compute what is missing, build table and figures"
