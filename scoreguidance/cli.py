@@ -205,7 +205,10 @@ def sample_options(sub):
     say('--scale', type=float, help="of guidance: 0 none, 1 Bayes' rule, more sharpens (1)")
     say('--n', type=int, default=100, help="samples (100)")
     say('--classes', default='', help="names or numbers, separated by commas (all, in turn)")
-    say('--steps', type=int, default=18, help="noise levels of Heun's method (18)")
+    say('--steps', type=int, default=18, help="noise levels of the walk (18)")
+    say('--step', default='heun', help="heun, 2m (half the cost), churn or sde (heun)")
+    say('--interval', metavar='LO,HI', help="noise levels between which the scale holds")
+    say('--corrected', action='store_true', help="weigh and resample, to draw p(x) p(y|x)^scale")
     say('--device', default='auto', help="auto, cpu, cuda, ... (auto)")
     say('--seed', type=int, default=0, help="of the noise (0)")
     say('--batch', type=int, default=100, help="samples at a time (100)")
@@ -214,9 +217,10 @@ def sample_options(sub):
 def sample_command(a)->int: # exit status
     "Draw, or go on, or say that it is done"
     from scoreguidance.train import watched
-    from scoreguidance.training import sample_file, sheet
+    from scoreguidance.training import Way, levels, sample_file, sheet
+    way = Way(a.step, levels(a.interval) if a.interval else (), a.corrected)
     x, _ = sample_file(a.folder, a.out, a.classifier, a.scale, a.n, a.classes, a.steps, a.device, a.seed,
-                       a.batch, _told if watched() else None)
+                       a.batch, _told if watched() else None, way)
     if a.grid: sheet(x, a.grid)
     print(f"{len(x)} samples are in {a.out}" + (f", a picture of them in {a.grid}" if a.grid else ''))
     return 0
@@ -266,7 +270,6 @@ def experiment_options(sub):
                        examples=PLAN)
     for q in (r, n):
         q.add_argument('experiment', choices=EXPERIMENTS,
-                       metavar='EXPERIMENT',
                        help="digits: scikit-learn's digits; cifar10, cifar100: the papers' data, at any "
                             "size; or a file or folder of your own images, labelled")
         q.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'), help=PARAMETERS)
@@ -304,7 +307,7 @@ def experiment(name): # (function of the parameters, task)
 def planned(a)->int: # exit status
     "`plan`"
     from functools import partial
-    from scoreguidance.cifar import plan_of
+    from scoreguidance.cost import plan_of
     from scoreguidance.own import plan_own
     mine = a.experiment not in list(EXPERIMENTS)
     f = partial(plan_own, a.experiment) if mine else partial(plan_of, experiment(a.experiment)[1])

@@ -15,10 +15,11 @@ from .files import read_json, writable
 from .store import finish, is_finished
 from .data import Data, as_float, digest, to_uint8
 from .nets import Gauss
-from .experiment import MORE, Plan, Task, plan
+from .experiment import MORE, Place, Plan, Task, plan
 from .tables import pool_of, run_grid
 from .evaluation import read
-from .cifar import BUDGET, CIFAR10, CPU, SMOKE, Place, asked, plan_of, smaller
+from .cifar import BUDGET, CIFAR10, CPU, SMOKE, asked, smaller
+from .cost import plan_of
 
 # %% ../nbs/17e_own_images.ipynb #cell-5
 LEAST = 30 # labelled images a class must have
@@ -42,6 +43,7 @@ def images_of(path, # file or folder
     if x.shape[2]!=x.shape[3]: raise ValueError(f"images of {x.shape[2]}x{x.shape[3]}: crop them to squares")
     return Data(x.expand(-1, 3, -1, -1).contiguous() if x.shape[1]==1 else x, y, tuple(names))
 
+# %% ../nbs/17e_own_images.ipynb #cell-5-2
 def side(size:int, # of the images
          wanted:int, # by a preset
         )->int:
@@ -72,10 +74,12 @@ def make_own(out, budget, here=Place())->dict:
     more = {} if lab.all() else dict(x_more=x[~lab])
     record = dict(what='data', data=b.data, size=b.size, classes=b.classes, names=list(d.classes),
                   source=digest(d.x, d.y), n=int(keep.sum()), n_test=int(test.sum()),
-                  n_more=int((~lab).sum()), digest=digest(x[keep], d.y[keep]), sd=float(as_float(x[keep]).std()))
+                  n_more=int((~lab).sum()), digest=digest(x[keep], d.y[keep]),
+                  sd=float(as_float(x[keep]).std()))
     return finish(folder, record, images=dict(x=x[keep], y=d.y[keep], x_test=x[test], y_test=d.y[test],
                                               **more, **gauss.state_dict(prefix='gauss.')))
 
+# %% ../nbs/17e_own_images.ipynb #cell-8-2
 def task_of(path, d:Data)->Task: # d: of `images_of`
     "A user's images as an experiment"
     name, c, size = Path(path).stem, len(d.classes), d.x.shape[2]
@@ -87,7 +91,8 @@ def task_of(path, d:Data)->Task: # d: of `images_of`
         return Plan(CIFAR10.presets[preset].methods, (.1, 1.), budget=b, preset=preset, **kw)
     presets = dict(smoke=p('smoke', SMOKE, 8, seeds=(0,)), cpu=p('cpu', CPU, 16),
                    budget=p('budget', BUDGET, 64))
-    return CIFAR10._replace(name=name, presets=presets, make={**CIFAR10.make, 'data': make_own})
+    return CIFAR10._replace(name=name, presets=presets, make={**CIFAR10.make, 'data': make_own},
+                            asks=('device',))
 
 # %% ../nbs/17e_own_images.ipynb #cell-10
 def _same(out, d, path):
@@ -113,10 +118,10 @@ def reproduce_own(path, # file or folder of images
     p, out, here, n = asked(task, *choice, out, '', device, workers, seconds)
     return run_grid(task, p, out, pool_of(n, executor, address), here, say)
 
+# %% ../nbs/17e_own_images.ipynb #cell-10-2
 def plan_own(path, preset:str='cpu', methods='', fractions='', seeds='', out='', device='auto',
              workers='')->str: # as in `reproduce_own`
     "What a preset would cost here, in words"
     task = task_of(path, images_of(path))
     said = plan_of(task, preset, methods, fractions, seeds, out, '', device, workers)
-    said = said.replace(f'reproduce {task.name} ', f'reproduce {shlex.quote(str(path))} ')
-    return said.replace(' -p root DATA', '')
+    return said.replace(f'reproduce {task.name} ', f'reproduce {shlex.quote(str(path))} ')

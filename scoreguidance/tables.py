@@ -46,6 +46,7 @@ def _chosen(records):
     rs = [c['chosen'] for c in records]
     return dict(_scale(median(r['scale'] for r in rs), rs), scales=[r['scale'] for r in rs])
 
+# %% ../nbs/17a_tables.ipynb #cell-7-2
 def row(method, fraction, records)->dict:
     "One method at one fraction: every scale, every noise level, over the draws"
     scales = sorted({r['scale'] for c in records for r in c['rows']})
@@ -117,6 +118,7 @@ def best_rows(t:dict)->list: # a table of `collect`
     at = lambda r: next(e for e in r['sweep'] if e['scale']==r['best_scale'])
     return [(r, r.get('chosen') or at(r)) for r in t['rows']]
 
+# %% ../nbs/17a_tables.ipynb #cell-9b-2
 def rows_at(t:dict, scale)->list: # a table, a guidance scale
     "(row, its entry at one scale for all); rows without a scale, or without this one, as at their best"
     return [(r, next((e for e in r['sweep'] if e['scale']==scale), b)) for r,b in best_rows(t)]
@@ -158,7 +160,8 @@ def note(t:dict)->str:
             "accuracy use the features and the verdict of a judge network trained once on all labels, "
             f"against {t['floor']['reference']} training images; `cw-` is class-wise. Floor: the "
             f"{t['floor']['n']} real test images in place of samples{other} (CAS: trained on the real training "
-            f"images). CAS: test accuracy of {_cas(t)} trained on the samples.{one} Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, "
+            f"images). CAS: test accuracy of {_cas(t)} trained on the samples.{one} "
+            f"Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, "
             f"torch {h['torch']}, commit {h['commit']}.")
 
 # %% ../nbs/17a_tables.ipynb #cell-12
@@ -237,6 +240,7 @@ def fractions_figure(t:dict, metrics=FOUR):
     _legend(fig, axs[0])
     return fig
 
+# %% ../nbs/17a_tables.ipynb #cell-16-2
 def scales_figure(t:dict, metrics=FOUR):
     "Metrics against guidance scale, at the smallest fraction; those that were measured at every scale"
     rows = [r for r in _least(t) if r['sweep']]

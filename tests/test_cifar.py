@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from scoreguidance import data
-from scoreguidance.cifar import (CIFAR10, SMOKE, ImageBudget, Place, blank, estimate, image_cell, make_data, plan_of,
+from scoreguidance.cifar import (CIFAR10, SMOKE, ImageBudget, Place, blank, image_cell, make_data,
                                  reproduce_images, smaller)
 from scoreguidance.cli import main
+from scoreguidance.cost import estimate, plan_of
 from scoreguidance.experiment import METHODS, Plan, TimeUp, grid, teacher_of
 from scoreguidance.files import read_json, read_tensors
 
