@@ -25,9 +25,10 @@ from .store import commit, hardware
 from .features import (MODES, Extractor, extract, fid_helper, inception, network, pixels,
                                     resnet56, which)
 from .files import Alone, read_json, read_tensors
-from .metrics import (accuracy, frechet, frechet_infinite, halves, inception_score, intra, kid,
-                                   nearest, prdc)
+from .metrics import (accuracy, cas, frechet, frechet_infinite, halves, inception_score, intra, kid,
+                                   nearest, prdc, ridge)
 from .columns import metric
+from .comparisons import copies, floor_at
 from .protocol import Protocol, Result, making
 _all_ = ['image_folder', 'read', 'read_labels']
 
@@ -166,10 +167,18 @@ def measure(real, # (features, labels) of the reference
     return {**out, **_intervals(within, (b, y), y, some)}, lost
 
 # %% ../nbs/17b_evaluation.ipynb #cell-26
+def _class_floor(real, test, head, y_samples):
+    "Real items, as many of each class as there are samples of it"
+    def one(f, u):
+        got, _ = measure(real, (f, u), head and head(f).softmax(1), 0)
+        return {k: v for k,(v,_) in got.items()}
+    return floor_at(one, *test, y_samples, 3)
+
 def real_floor(real, # (features, labels) of the reference
                test, # the same of held-out items; None: part of the reference is held out
                head, # features -> logits, or None
                n:int, # samples judged
+               y_samples=None, # their classes: then as many of each
               )->tuple: # metric -> (value, sd), and notes
     "What real items score at the same n, or as near as there are items"
     notes:tuple = ()
@@ -179,6 +188,9 @@ def real_floor(real, # (features, labels) of the reference
         (a, ya), test = (a[i[m:]], ya[i[m:]]), (a[i[:m]], ya[i[:m]])
         notes = (f"floor: {m} reference items against the other {len(a)}, as no test set is given",)
     m, (b, y) = min(n, len(test[0])), test
+    if y_samples is not None and min(ya.min(), y.min()) >= 0 and {*y_samples.tolist()} <= {*y.tolist()}:
+        floor, more = _class_floor((a, ya), test, head, y_samples)
+        return floor, notes + more
     if m < n and not notes: notes = (f"floor at n={m}: there are no more test items",)
     labelled = min(y.min(), ya.min()) >= 0
     def f(i):
@@ -277,6 +289,7 @@ def evaluate(samples:Data, # what is judged; y holds the classes asked for, -1 w
              cache=None, # folder of features
              scale:float|None=None, # guidance scale
              seeds:tuple=(), # one for each run behind the samples
+             seen:torch.Tensor|None=None, # reference items whose labels were used [n]: counts copies
              **made, # sampler, nfe, ema, chosen, quantiser
             )->Result: # values, floor, protocol
     "Judge samples against data"
@@ -284,7 +297,7 @@ def evaluate(samples:Data, # what is judged; y holds the classes asked for, -1 w
     if samples.x.dtype == torch.uint8: made.setdefault('quantiser', 'unknown, given as bytes')
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter('always')
-        values, floors, notes = _judge(samples, ref, test, ex, times, batch, cache)
+        values, floors, notes = _judge(samples, ref, test, ex, times, batch, cache, seen)
     notes += few_rows([str(w.message) for w in heard], min(len(samples.x), len(ref.x)))
     for w in heard:
         if 'biased' not in str(w.message): warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
@@ -297,17 +310,17 @@ def _tried(what, notes, f, *a):
     try: return f(*a), notes
     except ValueError as e: return {}, notes + (f"no {what}: {e}",)
 
-def _cas(real, held, b, y, times):
-    "Classification accuracy score with its interval, and its floor"
+def _cas(real, held, x, y, times):
+    "Accuracy on real images of a classifier trained on the samples' pixels, and its floor at the same n"
     lacking = set(held[1].tolist()) - set(y.tolist())
     if lacking: raise ValueError("the samples lack a class of the test set")
     if len(y.unique()) < 2: raise ValueError("it needs two classes at least")
-    score = lambda f, u: dict(cas=accuracy(linear(f, u)(held[0]), held[1]))
-    some = times if y.unique(return_counts=True)[1].min() >= 4 else 0
-    return _intervals(score, (b, y), y, some), _intervals(score, real, None, 0)
+    score = lambda v, u: dict(cas=cas(ridge, v, u, *held))
+    some = times if y.unique(return_counts=True)[1].min() >= 4 and len(y) <= 2000 else 0 # each takes seconds
+    return _intervals(score, (x, y), y, some), floor_at(score, *real, y, 2)[0]
 
 # %% ../nbs/17b_evaluation.ipynb #cell-30b
-def _judge(samples, ref, test, ex, times, batch, cache):
+def _judge(samples, ref, test, ex, times, batch, cache, seen):
     "Values, floor and notes"
     look = lambda d: _featured(ex, d, batch, cache)
     real, (b, y), held = look(ref), look(samples), look(test) if test else None
@@ -318,11 +331,15 @@ def _judge(samples, ref, test, ex, times, batch, cache):
     if len(b) >= need:                                     # enough for its interval, which is wide
         more, notes = _tried('frechet_infinite', notes, _intervals, limit, (b,), None, few)
         values |= more
-    floors, more = real_floor(real, held, ex.head, len(b))
+    floors, more = real_floor(real, held, ex.head, len(b), y)
     if y is not None and held and (held[1] >= 0).all() and (real[1] >= 0).all():
-        got, notes = _tried('CAS', notes, _cas, real, held, b, y, few)
+        x, *rest = (as_float(d.x) for d in (samples, ref, test))
+        got, notes = _tried('CAS', notes, _cas, (rest[0], ref.y), (rest[1], test.y), x, y, few)
         if got: values, floors = values | got[0], floors | got[1]
-        if got: notes += ("CAS: a logistic regression on the same features",)
+        if got: notes += ("CAS: kernel ridge regression on the pixels (`metrics.ridge`)",)
+    if seen is not None:
+        c = copies(to_uint8(ref.x), seen, to_uint8(samples.x), test and to_uint8(test.x))
+        values['copied'], floors['copied'] = (c['copied'], None), (c.get('real', c['expected']), None)
     if y is None and (real[1] >= 0).all(): notes += ("the samples have no labels: no class-wise metrics",)
     return values, floors, notes + more
 
