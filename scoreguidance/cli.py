@@ -238,6 +238,7 @@ def sample_options(sub):
     say('--batch', type=int, default=100, help="samples at a time (100)")
     say('--grid', help="PNG of the first hundred")
 
+# %% ../nbs/18_cli.ipynb #cell-9f
 def sample_command(a)->int: # exit status
     "Draw, or go on, or say that it is done"
     from scoreguidance.train import watched

@@ -17,6 +17,7 @@ from .score import at, denoiser, from_denoiser, mix
 from .sde import VE
 from .matching import dsm
 from .files import canonical, read_json, read_tensors, writable, write_json, write_tensors
+from .store import begin
 from .train import start
 from .guide import family, likelihood
 from .methods import METHODS, Context
@@ -139,17 +140,6 @@ def _one(folder, name):
     raise ValueError(f"'{folder}' holds {', '.join(nets)}, and no {name}: give another folder")
 
 # %% ../nbs/17d_training.ipynb #cell-12
-def _begun(folder, about):
-    "Note whose folder this is; raise where it is another's"
-    path = folder/'run.json'
-    if not path.exists(): write_json(path, about)
-    else:
-        old = {**dict(key='', range=(), channels_last=False), **read_json(path)} # older runs have none
-        odd = [k for k in about if canonical(about[k])!=canonical(old.get(k))]
-        if odd:
-            raise ValueError(f"'{folder}' belongs to another run, which differs in {', '.join(odd)}: choose "
-                             "another --out, or the same options")
-
 def _told(seen, r, say, seconds=5.):
     "Pass steps through, and tell how it goes every few seconds"
     first, last = None, time.time()
@@ -178,7 +168,7 @@ def train_network(w:Wish, # what
     net = blank(w, x, len(names)).to(place)
     loss, share = loss_of(w, sde, place)
     about = dict(asdict(w), data=reference_name(w.data), images=digest(x.cpu(), y.cpu()))
-    _begun(writable(folder), about)
+    begin(folder, about, dict(key='', range=(), channels_last=False)) # older runs have none of these
     if (folder/'config.json').exists(): return 0
     s = start(net)
     batch = batches(x, y, sde, w.batch or BATCH[w.preset], share, w.mirror)

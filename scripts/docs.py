@@ -21,6 +21,12 @@ blob = f'{cfg.git_url}/blob/{cfg.branch}'
 colab = 'https://colab.research.google.com/github' + cfg.git_url.partition('github.com')[2] + f'/blob/{cfg.branch}'
 parts = [(0, 'Scores'), (2, 'Learning a score'), (5, 'Noise and sampling'), (8, 'Networks and training'),
          (10, 'Guidance'), (14, 'Data and judgement'), (17, 'Experiments'), (19, 'Use and extend'), (20, 'Results')]
+# what a learner reads, in this order; index.ipynb lists the same chapters with what each needs
+path = ['01_score', '01a_exact', '03_score_matching', '04_dsm', '05_ncsn', '06_sde', '07_sampling', '09b_pictures',
+        '10_guidance', '11_dlsm', '12_self_calibration', '12a_consistency']
+# plumbing: to look things up in, not to read on the way
+appendices = ['00_core', '07c_conventions', '08a_files', '08b_seeds', '08c_jobs', '08d_store', '15b_engine', '15c_generate', '15d_folders',
+              '15e_columns']
 template = Environment(loader=FileSystemLoader(site), autoescape=select_autoescape())
 template.filters['code'] = lambda s: Markup(re.sub(r'`([^`]+)`', r'<code>\1</code>', str(escape(s))))
 
@@ -36,6 +42,25 @@ def number(fname): return (re.match(r'\d+[a-z]?', fname.stem) or [''])[0]
 def part(fname):
     n = re.match(r'\d+', fname.stem)
     return [name for first, name in parts if first <= int(n[0])][-1] if n else ''
+
+
+def groups(chs):
+    "The chapters as (heading, [(file, title, subtitle)]): the path, the rest part by part, plumbing at the end"
+    by = {f.stem: (f, t, sub) for f, t, sub in chs}
+    if lost := [n for n in path + appendices if n not in by]:
+        raise ValueError(f'the path or the appendices list {lost}, but there are no such notebooks')
+    yield 'The path', [by[n] for n in path]
+    rest = [c for c in chs if c[0].stem not in path + appendices]
+    for _, name in parts: yield name, [c for c in rest if part(c[0]) == name]
+    yield 'Appendices', [by[n] for n in appendices]
+
+
+def folded(cell):
+    "Answers are folded, and so are cells that only check the wording of errors or assert"
+    d = cell.directives_
+    if 'code-fold:' in d: return ' '.join(d.get('code-summary:', ['Code']))
+    src = [l for l in cell.source.splitlines() if l.strip() and not l.strip().startswith('#')]
+    return 'Tests' if src and all(re.match(r'(test_|assert\b)', l) for l in src) else ''
 
 
 def heads(src):
@@ -104,7 +129,7 @@ def chapter(fname, out, where):
     def anchors(cell): return ''.join(f'<a id="{n}"></a>\n\n' for n in defined(cell))
     made = re.compile(r'!\[\]\(figures/\S+\)')
     try:
-        cells = list(markdown(fname, save, anchors))
+        cells = list(markdown(fname, save, anchors, folded))
         md = '\n\n'.join(link_names(c if made.fullmatch(c) else relink(unbadged(c), to), where) for c in cells)
         return to_html(md)
     except ValueError as e: raise ValueError(f'{fname.name}: {e}') from None
@@ -179,10 +204,10 @@ def build(out):
     shutil.rmtree(out, ignore_errors=True)
     (out/'figures').mkdir(parents=True)
     for f in site.glob('*.*s'): shutil.copy(f, out)  # style and scripts
-    todo = [(nbs/'index.ipynb', 'Overview', ''), *chs]
+    todo = [(nbs/'index.ipynb', 'Overview', ''), *(c for _, some in groups(chs) for c in some)]
     with ThreadPoolExecutor(2) as pool: bodies = list(pool.map(lambda c: chapter(c[0], out, where), todo))
-    index, nav = [], [dict(part=name, pages=[dict(to=page(f), title=t, number=number(f), sub=s)
-                      for f, t, s in chs if part(f) == name]) for _, name in parts]
+    index, nav = [], [dict(part=name, pages=[dict(to=page(f), title=t, number=number(f), sub=s) for f, t, s in some])
+                      for name, some in groups(chs)]
     common = dict(cfg=cfg, nav=[g for g in nav if g['pages']], modules=mods, version=cfg.version)
     def write(name, kind, title, **kw):
         got = template.get_template(f'{kind}.html').render(here=name, title=title, **common, **kw)

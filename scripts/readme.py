@@ -48,6 +48,7 @@ def output(o, # one stored output of a cell
 def markdown(fname, # a notebook
              save, # bytes and extension -> the figure's address
              before=lambda cell: '', # markdown to put before a code cell
+             fold=lambda cell: '', # the heading a code cell is folded under; empty where it is open
             ): # the cells that are meant to be seen, as markdown strings
     "A notebook's visible cells and stored outputs"
     for c in NBProcessor(fname).nb.cells:
@@ -57,9 +58,12 @@ def markdown(fname, # a notebook
             yield c.source
         if c.cell_type != 'code' or d.keys() & {'hide', 'default_exp'} or off(d, 'include'): continue
         src = re.sub(r'^\s*#\s*\|.*\n?', '', hide_line.sub('', c.source), flags=re.M).strip()
+        name = fold(c)
+        if name: yield f'<details>\n<summary>{name}</summary>\n'
         if src and not off(d, 'echo'): yield before(c) + fence(src, 'python')
-        if off(d, 'output'): continue
-        yield from filter(None, (output(o, save, d.get('filter_stream', ())) for o in c.outputs))
+        if not off(d, 'output'):
+            yield from filter(None, (output(o, save, d.get('filter_stream', ())) for o in c.outputs))
+        if name: yield '</details>\n'
 
 
 def relink(md, f):

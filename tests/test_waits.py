@@ -18,6 +18,7 @@ from scoreguidance.robust import adversarial, gradient_penalty, jacobian, smooth
 from scoreguidance.sample import ancestral, ddim, em, heun, langevin, ode, pc, prior, reverse_diffusion, sample
 from scoreguidance.score import at, from_denoiser, mix, perturb
 from scoreguidance.sde import VE, VP, SubVP, ddpm
+from scoreguidance.steps import churn, heun_sde
 from scoreguidance.selflearn import fixmatch
 from scoreguidance.train import start
 
@@ -47,7 +48,7 @@ class Alike(torch.nn.Module):
 
 n, y = 8, torch.arange(8)%3
 SDES = dict(ve=VE(), vp=VP(), subvp=SubVP(), ddpm=ddpm(100))
-STEPS = dict(em=em, ode=ode, ddim=ddim, heun=heun, ancestral=ancestral, reverse=reverse_diffusion, pc=pc,
+STEPS = dict(em=em, ode=ode, ddim=ddim, heun=heun, ancestral=ancestral, reverse=reverse_diffusion, pc=pc, churn=churn, sde=heun_sde,
              langevin=partial(langevin, norm=torch.mean))
 
 
