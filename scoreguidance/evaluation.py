@@ -174,6 +174,7 @@ def _class_floor(real, test, head, y_samples):
         return {k: v for k,(v,_) in got.items()}
     return floor_at(one, *test, y_samples, 3)
 
+# %% ../nbs/17b_evaluation.ipynb #real-floor
 def real_floor(real, # (features, labels) of the reference
                test, # the same of held-out items; None: part of the reference is held out
                head, # features -> logits, or None
