@@ -159,8 +159,8 @@ def note(t:dict)->str:
             "FID, intra-FID, P/R/D/C, KID, IS and generation "
             "accuracy use the features and the verdict of a judge network trained once on all labels, "
             f"against {t['floor']['reference']} training images; `cw-` is class-wise. Floor: the "
-            f"{t['floor']['n']} real test images in place of samples{other} (CAS: trained on the real training "
-            f"images). CAS: test accuracy of {_cas(t)} trained on the samples.{one} "
+            f"{t['floor']['n']} real test images in place of samples{other} (CAS: trained on the real "
+            f"training images). CAS: test accuracy of {_cas(t)} trained on the samples.{one} "
             f"Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, "
             f"torch {h['torch']}, commit {h['commit']}.")
 
