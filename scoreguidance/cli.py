@@ -11,6 +11,7 @@ __all__ = ['MADE', 'EVALUATE', 'TRAINING', 'SAMPLING', 'REPRODUCE', 'PLAN', 'EXP
 # %% ../nbs/18_cli.ipynb #cell-2
 import argparse, difflib, inspect, os, re, signal, sys
 from contextlib import suppress
+from functools import partial
 import scoreguidance
 
 # %% ../nbs/18_cli.ipynb #eda4e083
@@ -47,6 +48,8 @@ def params(pairs, # (name, value) texts
     if bad := [k for k,_ in pairs if k not in known]:
         raise ValueError(f"unknown parameter{'s'*(len(bad)>1)} {', '.join(bad)}: "
                          f"choose among {', '.join(known)}")
+    if (k := dict(pairs).get('workers')) and k.strip().lstrip('-').isdecimal() and int(k)<1:
+        raise ValueError(f"workers must be 1 or more, got {k}: leave it out for one")
     return dict(pairs)
 
 # %% ../nbs/18_cli.ipynb #cell-7
@@ -62,24 +65,31 @@ EVALUATE = (
      "scoreguidance evaluate images --reference cifar10:data --download --cache out/features"))
 
 # %% ../nbs/18_cli.ipynb #cell-7b
+def _reading(say, k, of):
+    "Options about how one file is read"
+    span = dict(nargs=2, type=float, default=(), metavar=('BLACK', 'WHITE'))
+    say(f'--{k}key', default='', help=f"entry of the file that holds the images of the {of}")
+    say(f'--{k}range', help=f"of the {of}, where type and values leave it open", **span)
+    say(f'--{k}channels-last', action='store_true', help=f"{of} are (n,h,w,c), where shapes leave it open")
+
+# %% ../nbs/18_cli.ipynb #cell-7c
 def evaluate_options(sub):
     "The options of `evaluate`"
-    what = "judge samples in a .npz, .npy, .safetensors or folder of PNGs"
+    what = "judge samples in a .npz, .npy, .safetensors, .zip or folder of images"
     e = sub.add_parser('evaluate', help=what, description=f'J{what[1:]}.', examples=EVALUATE)
     say = lambda *a, **kw: e.add_argument(*a, **kw)
-    say('samples', help="file, or folder of PNGs (subfolders: classes)")
+    say('samples', help="file, or folder of images (subfolders: classes)")
     say('--reference', required=True, help="digits, cifar10:FOLDER, cifar100:FOLDER, or a file or folder")
     say('--test', help="other real items, for the floor (named references bring theirs)")
-    say('--labels', help="classes asked for: .npy, .npz, .safetensors or text")
+    say('--labels', help="classes asked for: .npy, .npz, .safetensors, .json, .csv or text")
     say('--reference-labels', help="classes of the reference, where its file has none")
     say('--features', default='inception', help="pixels, digits, resnet56, inception, inception:MODE; MODE: "
                                                 "clean, legacy_pytorch, legacy_tensorflow (inception)")
     say('--weights', help="file of the feature network's weights (digits: folder of the judge, made "
                            "there in half a minute where it is missing; out/judge)")
     say('--download', action='store_true', help="let clean-fid fetch Inception's weights")
-    say('--key', help="entry of the samples' file that holds the images")
-    say('--range', nargs=2, type=float, metavar=('BLACK', 'WHITE'), help="of float images (-1 1)")
-    say('--channels-last', action='store_true', help="images are (n,h,w,c)")
+    _reading(say, '', 'samples')
+    _reading(say, 'reference-', 'reference and its test set')
     say('--device', default='cpu', help="cpu, cuda, ... (cpu)")
     say('--cache', help="folder that keeps features")
     say('--times', type=int, default=10, help="half samples for the intervals, 0: none (10)")
@@ -88,19 +98,31 @@ def evaluate_options(sub):
     for k,(kind,what) in MADE.items(): say(f'--{k}', type=kind, help=f"{what}, for the record")
 
 # %% ../nbs/18_cli.ipynb #cell-8
+def _how(a, of=''):
+    "What the options say of one file, for `read`"
+    told = lambda k: getattr(a, of+k) or None
+    span = told('range')
+    return dict(key=told('key'), span=span and tuple(span), channels_last=told('channels_last'))
+
+def _files(a):
+    "Samples, reference and test set; how they were read is told"
+    from scoreguidance.evaluation import read, read_reference
+    say, ref_how = partial(print, flush=True), _how(a, 'reference_')
+    samples = read(a.samples, a.labels, say=say, **_how(a))
+    ref, test = read_reference(a.reference, say, labels=a.reference_labels, **ref_how)
+    return samples, ref, read(a.test, say=say, **ref_how) if a.test else test
+
+# %% ../nbs/18_cli.ipynb #cell-8b
 def evaluate_samples(a)->int: # exit status
     "Read, judge, report, store"
     from dataclasses import asdict
     from pathlib import Path
-    from scoreguidance.evaluation import (evaluate, extractor, read, read_reference, reference_name,
-                                          report)
+    from scoreguidance.evaluation import evaluate, extractor, reference_name, report
     from scoreguidance.files import writable, write_json
     if a.json: writable(Path(a.json).parent) # before any work
-    if a.times == 1 or a.times < 0: raise ValueError(f"--times {a.times}: give 0, or at least 2 half samples")
-    how = dict(span=a.range and tuple(a.range), channels_last=a.channels_last)
-    samples = read(a.samples, a.labels, a.key, **how)
-    ref, test = read_reference(a.reference, labels=a.reference_labels, **how)
-    if a.test: test = read(a.test, **how)
+    if a.times == 1 or not 0 <= a.times <= 1000:
+        raise ValueError(f"--times {a.times}: give 0, or at least 2 half samples and at most 1000")
+    samples, ref, test = _files(a)
     ex = extractor(a.features, a.weights, a.device, a.download)
     made = {k: getattr(a, k) for k in ('quantiser', 'sampler', 'nfe', 'ema', 'chosen')}
     made = {k: v for k,v in made.items() if v is not None}
@@ -147,7 +169,7 @@ TRAINING = (
     ("a classifier, self-calibrated, one label in twenty",
      "scoreguidance train classifier digits --preset tiny --net tiny --labels 0.05 --loss sc --out out/clf"),
     ("CIFAR-10 on a GPU, an hour at a time",
-     "scoreguidance train score cifar10:DATA --net full --bf16 --max-seconds 3600 --out out/score"))
+     "scoreguidance train score cifar10:DATA --net full --mirror --bf16 --max-seconds 3600 --out out/score"))
 SAMPLING = (
     ("from the networks that come with the package",
      "scoreguidance sample digits --scale 3 --n 100 --grid grid.png --out digits.safetensors"),
@@ -169,12 +191,14 @@ def train_options(sub):
     say('--out', required=True, help="folder for checkpoints, and for the network at the end")
     say('--net', default='small', help="tiny, small, full or deep NCSN++ (small)")
     say('--preset', default='paper', help="paper (1.3 million steps of 128) or tiny (200 of 32)")
+    _reading(say, '', 'data')
     say('--steps', type=int, default=0, help="steps of training, if not the preset's")
     say('--batch', type=int, default=0, help="images of a step, if not the preset's")
     say('--labels', type=float, default=1., help="share of labelled images (1)")
     say('--loss', default='ce', help="of a classifier: ce, sc (all images), sc-labeled, dlsm (ce)")
     say('--score', default='', help="folder of the score that dlsm needs")
     say('--lam', type=float, default=1., help="weight of sc or dlsm beside ce (1)")
+    say('--mirror', action='store_true', help="mirror every other image, where left and right are alike")
     say('--bf16', action='store_true', help="networks in bfloat16")
     say('--seed', type=int, default=0, help="of labels, weights and training (0)")
     say('--device', default='auto', help="auto, cpu, cuda, ... (auto)")
@@ -214,6 +238,7 @@ def sample_options(sub):
     say('--batch', type=int, default=100, help="samples at a time (100)")
     say('--grid', help="PNG of the first hundred")
 
+# %% ../nbs/18_cli.ipynb #cell-9f
 def sample_command(a)->int: # exit status
     "Draw, or go on, or say that it is done"
     from scoreguidance.train import watched
@@ -337,6 +362,16 @@ def reproduced(a)->int: # exit status: 0, 1 where cells are missing, 3 where the
     return 3 if t.get('late') else 1 if t['missing'] else 0
 
 # %% ../nbs/18_cli.ipynb #cell-13a
+def _sentence(e):
+    "What went wrong, on one line; what nobody foresaw is shown whole where SCOREGUIDANCE_TRACE is set"
+    if os.environ.get('SCOREGUIDANCE_TRACE'): raise e
+    said = ' '.join(str(e).split())
+    if isinstance(e, (ValueError, OSError)): return said
+    if isinstance(e, MemoryError) or 'out of memory' in said or "can't allocate memory" in said:
+        return f"out of memory ({said[:200]}): give fewer or smaller images, or a smaller --batch"
+    return (f"{type(e).__name__} ({said[:200]}): this was not foreseen; SCOREGUIDANCE_TRACE=1 shows where, "
+            "for a report")
+
 def _loaded(words):
     "Import torch; a Ctrl-C meanwhile, which it might swallow, says the words and ends the process"
     if 'torch' in sys.modules or signal.getsignal(signal.SIGINT) is not signal.default_int_handler: return
@@ -362,5 +397,5 @@ def main(argv=None)->int:
     except BrokenPipeError: # nobody reads on: say no more, not even at exit
         with suppress(OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (ValueError, OSError) as e: print(f"scoreguidance: {e}", file=sys.stderr); return 2
     except KeyboardInterrupt: print(stopped, file=sys.stderr); return 130
+    except Exception as e: print(f"scoreguidance: {_sentence(e)}", file=sys.stderr); return 2

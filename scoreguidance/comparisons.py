@@ -17,9 +17,9 @@ import torch
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 from torch import Tensor
 
+from .columns import METRICS, metric as column
 from .metrics import kid
 from .ncsn import nearest
-from .columns import METRICS, metric as described
 from .protocol import alike
 
 # %% ../nbs/16d_comparisons.ipynb #cell-5
@@ -28,9 +28,8 @@ def _value(v):
     return float(v['mean'] if isinstance(v, dict) else v[0] if isinstance(v, (tuple, list)) else v)
 
 def lower_is_better(metric:str)->bool:
-    "Which way a metric points"
-    sign = described(metric).sign or described(metric.removeprefix('inception_')).sign
-    if sign: return sign<0
+    "Which way a metric points (notebook 15e)"
+    if sign := column(metric).sign: return sign < 0
     known = ', '.join(k for k,m in METRICS.items() if m.sign)
     raise ValueError(f"no direction is known for {metric!r}: choose among {known}")
 
@@ -251,7 +250,7 @@ def sentence(c:Claim, # of `claims`
              names=None, # of the classes
             )->str:
     "A claim in words"
-    t, title = c.paired, described(c.metric).title
+    t, title = c.paired, column(c.metric).title
     if t is None: return f"One draw says nothing of {c.method} against {c.against} in {title}."
     d = max(0, 1-math.floor(math.log10(max(t.hi-t.lo, abs(t.mean), 1e-6)/2)))
     p = f"p {'<' if c.p < .001 else '='} {max(c.p, .001):.3f}".replace(' 0.', ' .')
@@ -288,7 +287,7 @@ def verdict_table(cs, # of `claims`
         a, b = (printed.get(m, {}).get(c.metric) for m in (c.method, c.against))
         if a is None or b is None: continue
         word = 'equal' if a == b else 'better' if (a < b) == lower_is_better(c.metric) else 'worse'
-        t, title = c.paired, described(c.metric).title
+        t, title = c.paired, column(c.metric).title
         drawn = f"better in {t.wins} of {t.n} draws" if t else 'one draw'
         here = f'open, {drawn}' if c.verdict == 'open' else f'{c.verdict}, {drawn}'
         lines.append(f"| {c.method} against {c.against} | {title} | {word} | {here} |")
@@ -304,11 +303,6 @@ def between(a, # (value, standard deviation) of one set of samples
     d, s = a[0]-b[0], math.hypot(a[1], b[1])
     p, h = 2*ndtr(-abs(d)/s) if s else float(d == 0), ndtri((1+level)/2)*s
     return Paired(d, s, d-h, d+h, float(p), int(d != 0 and (d < 0) == lower), int(d == 0), 1)
-
-def _known(k):
-    "Does the metric have a direction?"
-    try: return lower_is_better(k) is not None
-    except ValueError: return False
 
 # %% ../nbs/16d_comparisons.ipynb #rec-2
 def readings(rows, # of Result; several of one name are draws, told apart by their seeds
@@ -327,7 +321,7 @@ def readings(rows, # of Result; several of one name are draws, told apart by the
     if odd := [m for m,rs in runs.items() if len(rs)+len(base) > 2 and seeds(rs) != seeds(base)]:
         raise ValueError(f"{odd[0]} and {against} have other seeds: give records of the same draws, or one "
                          "of each")
-    asked = [k for k in metrics or base[0].values if _known(k) and all(k in r.values for r in base)]
+    asked = [k for k in metrics or base[0].values if column(k).sign and all(k in r.values for r in base)]
     if len(base) < 2: return _single({m: rs[0] for m,rs in runs.items()}, against, asked, alpha)
     has = lambda rs, k: all(k in r.values for r in rs)
     drawn = lambda rs: {k: [r.values[k][0] for r in rs] for k in asked if has(rs, k)}
@@ -420,7 +414,7 @@ def gates(floor:dict, # metric -> number or (mean, sd) of real images at the row
          )->list: # of sentences; none where all is well
     "Why a table allows no conclusions about guidance"
     weak, out = 'the score is too weak for conclusions', []
-    title, f = described(key).title, _value(floor[key])
+    title, f = column(key).title, _value(floor[key])
     if unguided is None: out.append("no row at w = 0 says how good the score is")
     elif (u := _value(unguided[key])) > far*f:
         out.append(f"{weak}: without guidance {title} is {u:.3g}, {u/f:.2g} times the {f:.3g} of real images")

@@ -131,7 +131,7 @@ def clean_fid(mode:str='clean', # one of MODES
     if mode not in MODES: raise ValueError(f"no resizing {mode!r}: choose one of {', '.join(MODES)}")
     features, file = _clean_fid()[0], clean_fid_file(mode)
     if not file.exists() and not download:
-        raise FileNotFoundError(f"no Inception weights at {file}: set download=True, or place them there")
+        raise FileNotFoundError(f"no Inception weights at {file}: --download or place them")
     try: net = features.build_feature_extractor(mode, torch.device(device), use_dataparallel=False)
     except (OSError, RuntimeError) as e:
         raise FileNotFoundError(f"Inception's weights can't be had ({e})") from e

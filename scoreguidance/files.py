@@ -142,9 +142,11 @@ def _apart(tensors):
         seen.add(at)
     return out
 
-def write_tensors(path, tensors:dict)->str:
+def write_tensors(path, tensors:dict,
+                  **texts, # what else the file says, such as names of classes: JSON
+                 )->str:
     "Named tensors as safetensors; returns the sha256 of the file"
-    return write_bytes(path, save(_apart(tensors)))
+    return write_bytes(path, save(_apart(tensors), {k: json.dumps(v) for k,v in texts.items()} or None))
 
 # %% ../nbs/08a_files.ipynb #cell-19
 def checked(path, # a file

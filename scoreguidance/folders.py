@@ -7,6 +7,7 @@ __all__ = ['KINDS', 'SCHEDULES', 'shipped', 'ImageDenoiser', 'ImageLogits', 'ite
            'read_networks', 'located']
 
 # %% ../nbs/15d_folders.ipynb #cell-2
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -69,8 +70,15 @@ KINDS = dict(
 SCHEDULES = {c.__name__: c for c in (VE, VP, SubVP)}
 
 # %% ../nbs/15d_folders.ipynb #cell-12
+def _bare(net):
+    "A network without what compiles it, spreads it over devices or averages it"
+    for k in ('_orig_mod', 'module'):
+        if k in getattr(net, '_modules', {}): return _bare(net._modules[k])
+    return net
+
 def _described(net, kinds):
     "Kind, arguments and type of a network"
+    net = _bare(net)
     kind, dtype = type(net).__name__, str(next(net.parameters()).dtype).removeprefix('torch.')
     if kind not in kinds:
         raise ValueError(f"no kind for {kind}: give kinds={{**KINDS, '{kind}': Kind(describe, build)}}")
@@ -92,6 +100,7 @@ def write_networks(folder, # where
                    **more, # what else the record should say: classes, results, about
                   )->str: # sha256 of the weights' file
     "Write `config.json`, `model.safetensors` and a README"
+    nets = {k: _bare(net) for k,net in nets.items()}
     described = {k: _described(net, kinds) for k,net in nets.items()}
     kind, more = type(sde).__name__, dict(dict(classes=[], results=[], about=''), **more)
     if kind not in SCHEDULES: raise ValueError(f"no schedule {kind} in files: use {', '.join(SCHEDULES)}")
@@ -120,12 +129,23 @@ def _net(d, tensors, kinds):
     return net.eval().requires_grad_(False)
 
 # %% ../nbs/15d_folders.ipynb #cell-15
+def _of_diffusers(folder):
+    "Raise where a folder is one of diffusers'"
+    file = next((f for k in ('model_index', 'config') if (f := folder/f'{k}.json').is_file()), None)
+    try: kind = json.loads(file.read_text()).get('_class_name') if file else None
+    except (ValueError, AttributeError, OSError, RecursionError): kind = None
+    if kind:
+        raise ValueError(f"'{folder}' holds a {kind} of diffusers: load it with diffusers, and "
+                         "give its network and scheduler to scoreguidance.bridge.from_diffusers")
+
+# %% ../nbs/15d_folders.ipynb #cell-15b
 def read_networks(folder, # of `write_networks`
                   kinds=KINDS, # kinds of network it may hold
                   more=lambda record: record, # what else to read off the record
                  )->tuple: # networks by name, schedule, what `more` gave
     "A whole folder, or an error that says what is wrong with it"
     folder = Path(folder)
+    _of_diffusers(folder)
     try:
         c = read_json(folder/'config.json')
         if c.get('format')!=1: raise ValueError(f"'{folder}' has format {c.get('format')}, not 1")
@@ -147,6 +167,7 @@ def located(name, # a folder, or a name that comes with the package
            )->Path:
     "The folder of some networks"
     for folder in (Path(name), shipped/name):
+        _of_diffusers(folder)
         if (folder/'config.json').is_file(): return folder
     have = ', '.join(sorted(p.parent.name for p in shipped.glob('*/config.json')))
     raise FileNotFoundError(f"no config.json in '{name}': give a folder of save_pretrained, a name that "

@@ -396,6 +396,24 @@ def shape_of(state:dict, # the reference's names -> tensors
     classes = len(state['label.weight'])-1 if 'label.weight' in state else 0
     return Shape(width, mult, blocks, attention, channels, classes, dropout)
 
+# %% ../nbs/15_image_nets.ipynb #cell-53b
+def _weights(state):
+    "The weights in a state dict or a whole checkpoint: averaged ones first; wrappers' prefixes gone"
+    plain = lambda d: isinstance(d, dict) and any(torch.is_tensor(v) for v in d.values())
+    shadow = (state.get('ema') or {}).get('shadow_params') if isinstance(state.get('ema'), dict) else None
+    where = 'ema', 'ema_model', 'averaged_model', 'model', 'state_dict', 'net', 'score'
+    found = next((state[k] for k in where if plain(state.get(k))), state)
+    bare = re.compile(r'((module|_orig_mod|averaged_model|model|score_fn)\.)*')
+    got = {bare.sub('', k, count=1): torch.as_tensor(v) for k,v in found.items() if hasattr(v, 'shape')}
+    got.pop('n_averaged', None)                         # of AveragedModel
+    if shadow: # of score_sde: a list, in the order of the trained parameters
+        names = [k for k in got if k!='sigmas' and not k.endswith('.W')]
+        if len(names)!=len(shadow):
+            raise ValueError(f"an average of {len(shadow)} tensors for {len(names)} trained ones: give the "
+                             "whole checkpoint, or the state dict alone")
+        got |= dict(zip(names, shadow))
+    return got
+
 # %% ../nbs/15_image_nets.ipynb #cell-54
 def _compare(want, got):
     "Raise unless names and shapes agree, naming those that do not"
@@ -414,7 +432,7 @@ def from_reference(state:dict, # the published state dict, by its own names
                    dropout:float=.1, # for further training
                   )->Reference: # in evaluation mode
     "The published score from its weights; the form of the network is read off their names and shapes"
-    state = {k.removeprefix('module.'): torch.as_tensor(v) for k,v in state.items()}
+    state = _weights(state)
     net = NCSNpp(shape_of(state, dropout)).to(state['all_modules.3.weight'].dtype)
     views = _entries(net)
     _compare({'sigmas': state.get('sigmas', torch.ones(1)), **views}, state)

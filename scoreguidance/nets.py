@@ -16,6 +16,9 @@ from .core import check_x, outside, rows
 def _fit(shape, x, floor):
     "Mean [d], variances [d] and principal axes [d,d] of the data, or those of a standard normal"
     d = math.prod(shape)
+    if d>16_384:
+        raise ValueError(f"a Gaussian of {d} dimensions has a basis of {4*d*d/1e9:.0f} GB: use a network of "
+                         "notebook 15, which needs none, or smaller images")
     if x is None: return dict(mean=torch.zeros(d), var=torch.ones(d), basis=torch.eye(d))
     if tuple(check_x(x).shape[1:])!=shape:
         raise ValueError(f"data of shape {tuple(x.shape)} for rows of shape {shape}: "

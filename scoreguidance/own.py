@@ -17,7 +17,7 @@ from .data import Data, as_float, digest, to_uint8
 from .nets import Gauss
 from .experiment import MORE, Place, Plan, Task, plan
 from .tables import pool_of, run_grid
-from .evaluation import read
+from .readers import read
 from .cifar import BUDGET, CIFAR10, CPU, SMOKE, asked, smaller
 from .cost import plan_of
 

@@ -69,11 +69,14 @@ def perturb(sde, # schedule with alpha(t) and sigma(t)
             randn=torch.randn_like, # where noise comes from
            )->Noised: # x, t, z
     "Noise `x0` to time `t`"
-    if t is None: t = tell(eps+(1-eps)*torch.rand(len(x0), device=x0.device, dtype=x0.dtype), bounds=(eps, 1))
+    if t is None:
+        t = eps+(1-eps)*torch.rand(len(x0), device=x0.device, dtype=x0.dtype)
+        tell(t, bounds=(eps, 1.))
     check_t(t); check_x(x0, 'x0')
     t, z = rows(t, x0), randn(x0)
     return Noised(bc(sde.alpha(t), x0)*x0 + bc(sde.sigma(t), x0)*z, t, z)
 
+# %% ../nbs/01_score.ipynb #level
 @dataclass(frozen=True)
 class Level:
     "The simplest schedule: one noise level at all times"

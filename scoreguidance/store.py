@@ -16,14 +16,14 @@ from .files import (canonical, checked, read_json, read_tensors, tidy, writable,
 # %% ../nbs/08d_store.ipynb #cell-5
 def begin(folder, # of a piece of work; made if need be
           about:dict, # all that decides its content
-          name:str='run.json', # of the file that says so
+          older:dict|None=None, # what records of older releases left out
          )->Path: # the folder
     "Note whose folder this is; raise where it is another's"
     folder = writable(folder)
-    path = folder/name
+    path = folder/'run.json'
+    old = {**(older or {}), **read_json(path)} if path.exists() else about
     if not path.exists(): write_json(path, about)
-    elif canonical(old := read_json(path))!=canonical(about):
-        odd = [k for k in {**about, **old} if canonical(about.get(k))!=canonical(old.get(k))]
+    if odd := [k for k in {**about, **old} if canonical(about.get(k))!=canonical(old.get(k))]:
         raise ValueError(f"'{folder}' belongs to another run, which differs in {', '.join(odd)}: choose "
                          "another --out, or the same options")
     return folder

@@ -151,13 +151,15 @@ def note(t:dict)->str:
     one = ' At 100% rows that differ on unlabelled data only are one run.' if complete(b) else ''
     rule = "chosen in each draw by the labels that it may see, on other samples" if 'chosen' in r else \
         "with the smallest mean intra-FID (Cond has none)"
+    other = '' if t['floor']['n']==r['n'] else \
+        ', not as many as a row has, so that distances and coverage do not compare with it'
     return (f"{_images(t)}. Mean \u00b1 standard deviation over label draws, {draws} in number; {r['n']} "
             f"samples each; {_sampler(b)}, {r['nfe']} evaluations of the score and as many of the "
             f"classifier's gradient or of the second network. `w`: the guidance scale, of {scales}, {rule}. "
             "FID, intra-FID, P/R/D/C, KID, IS and generation "
             "accuracy use the features and the verdict of a judge network trained once on all labels, "
             f"against {t['floor']['reference']} training images; `cw-` is class-wise. Floor: the "
-            f"{t['floor']['n']} real test images in place of samples (CAS: trained on the real training "
+            f"{t['floor']['n']} real test images in place of samples{other} (CAS: trained on the real training "
             f"images). CAS: test accuracy of {_cas(t)} trained on the samples.{one} "
             f"Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, "
             f"torch {h['torch']}, commit {h['commit']}.")

@@ -23,6 +23,7 @@ def growth(vs, # pulls, each [b,...]
     "|sum w v|^2 - sum w |v|^2: what guidance by `vs` owes (Skreta et al. 2025, Sec. 3)"
     return sumsq(sum(w*v for w,v in zip(ws, vs))) - sum(w*sumsq(v) for w,v in zip(ws, vs))
 
+# %% ../nbs/10b_corrected.ipynb #cell-7b
 def _ask(pull, x, t):
     "The pull at `x`, shaped like `x`"
     try: v = pull(x, t)
@@ -106,6 +107,7 @@ def tilted(net, # score of p
                          "give log_likelihood(clf, y)")
     yield from _walk(net, pulls, scales, sde, x, ts.to(x), logs, step, least, randn, rand)
 
+# %% ../nbs/10b_corrected.ipynb #cell-13b
 def _walk(net, pulls, scales, sde, x, ts, logs, step, least, randn, rand):
     at = lambda t: [float(w(t)) if callable(w) else w for w in scales]
     ws = at(ts[0])

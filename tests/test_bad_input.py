@@ -137,7 +137,8 @@ def test_labels_of_a_data_set():
     images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
     says(lambda: check_labels(y3+1, 3, 3), 'label 3 is outside -1..2', 'from 0')
     says(lambda: from_tensor(images, y3[:2]), '2 labels for 3 rows', 'one label a row')
-    says(lambda: from_tensor(images, y3.double()), 'class numbers', 'y.long()')
+    says(lambda: from_tensor(images, y3.double()+.5), 'class numbers', 'whole numbers')
+    assert from_tensor(images, y3.double()).y.tolist() == y3.tolist()
 
 
 # data

@@ -8,7 +8,7 @@ from nbdev.process import NBProcessor
 
 root = Path(__file__).resolve().parent.parent
 lib = 'scoreguidance'
-generated = {'__init__', '_modidx'}
+generated = {'__init__', '__main__', '_modidx'}
 modules = sorted(p for p in (root/lib).glob('*.py') if p.stem not in generated)
 exporting = {'export', 'exports', 'exporti'}
 columns, cell_lines = 110, 25

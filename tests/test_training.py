@@ -131,7 +131,7 @@ def test_wrong_samples(cifar, networks, tmp_path, capsys):
                        (['digits', '--classifier', clf], 'is for items of shape (3, 32, 32), the score for (1, 8, 8)'),
                        ([score, '--classifier', clf, '--classes', 'cat'], 'no class cat: choose among 0, 1'),
                        ([score, '--scale', '2'], 'give --classifier FOLDER'), ([score, '--classes', '1'], 'leave --classes out'),
-                       ([score, '--n', '0'], '--n must be 1 or more'), ([score, '--steps', '1'], '--steps must be 2 or more'),
+                       ([score, '--n', '0'], '--n must be 1 to a million'), ([score, '--steps', '1'], '--steps must be 2 or more'),
                        (['nothing'], "no config.json in 'nothing'")):
         assert main(['sample', *argv, '--out', out, '--device', 'cpu']) == 2
         err = capsys.readouterr().err

@@ -18,6 +18,7 @@ from scoreguidance.robust import adversarial, gradient_penalty, jacobian, smooth
 from scoreguidance.sample import ancestral, ddim, em, heun, langevin, ode, pc, prior, reverse_diffusion, sample
 from scoreguidance.score import at, from_denoiser, mix, perturb
 from scoreguidance.sde import VE, VP, SubVP, ddpm
+from scoreguidance.steps import churn, heun_sde
 from scoreguidance.selflearn import fixmatch
 from scoreguidance.train import start
 
@@ -47,7 +48,7 @@ class Alike(torch.nn.Module):
 
 n, y = 8, torch.arange(8)%3
 SDES = dict(ve=VE(), vp=VP(), subvp=SubVP(), ddpm=ddpm(100))
-STEPS = dict(em=em, ode=ode, ddim=ddim, heun=heun, ancestral=ancestral, reverse=reverse_diffusion, pc=pc,
+STEPS = dict(em=em, ode=ode, ddim=ddim, heun=heun, ancestral=ancestral, reverse=reverse_diffusion, pc=pc, churn=churn, sde=heun_sde,
              langevin=partial(langevin, norm=torch.mean))
 
 
@@ -57,7 +58,7 @@ def scores(sde):
     def cond(y): return from_denoiser(at(given(net, y), sde), sde)
     return {'guided': s + 2.*likelihood(f, y), 'free': mix(cond(-torch.ones_like(y)), cond(y), 3.),
             'scheduled': s + (lambda t: 1+t)*likelihood(f, y), 'joint': joint(f, y), 'evidence': evidence(f) + likelihood(f, y),
-            'null': cond(None), 'given': given(s, y)}
+            'null': cond(None), 'given': cond(y)}
 
 
 def test_a_counter_counts():
@@ -82,8 +83,9 @@ def test_sampler(sde, step):
 def losses(net, f, sde):
     s, other = from_denoiser(at(net, sde), sde), from_denoiser(at(Denoiser(Gauss((2,)), 16, 1), sde), sde)
     g = at(f, sde)
+    def cond(y): return from_denoiser(at(given(net, y), sde), sde)
     return {'dsm': lambda b,y: dsm(s, sde, b), 'weighted': lambda b,y: dsm(s, sde, b, lambda t: 1/t),
-            'conditional': lambda b,y: dsm(given(s, y), sde, b), 'free': lambda b,y: dsm(given(s, drop(y)), sde, b),
+            'conditional': lambda b,y: dsm(cond(y), sde, b), 'free': lambda b,y: dsm(cond(drop(y)), sde, b),
             'ce': lambda b,y: ce(g, *labelled(b, y)), 'sc': lambda b,y: sc_total(g, sde, b, y),
             'sc labelled': lambda b,y: sc_total(g, sde, b, y, everything=False),
             'dlsm': lambda b,y: dlsm_total(g, other, sde, *labelled(b, y)), 'smooth': lambda b,y: smooth(g, *labelled(b, y)),
@@ -111,7 +113,7 @@ def image_world(kind):
     shape = Shape(8, (1,), 1, ())
     if kind=='score':
         net = EDM(NCSNpp(Shape(8, (1,), 1, (), classes=3)))
-        return net, lambda f,b,y: dsm(given(from_denoiser(at(f, VE()), VE()), drop(y)), VE(), b)
+        return net, lambda f,b,y: dsm(from_denoiser(at(given(f, drop(y)), VE()), VE()), VE(), b)
     net = Energy(ImageClassifier(3, shape))
     if kind=='sc': return net, lambda f,b,y: sc_total(at(f, VE()), VE(), b, y)
     return net, lambda f,b,y: ce(at(f, VE()), *labelled(b, y))
