@@ -9,7 +9,7 @@ __all__ = ['LevelNorm', 'bc2', 'Residual', 'Unit', 'Refine', 'RefineNet']
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from .core import bc, rows
+from .core import rows
 
 # %% ../nbs/05a_refinenet.ipynb #cell-5
 class LevelNorm(nn.Module):
