@@ -52,7 +52,7 @@ class Design:
     sde:object # schedule and scaling of the signal
     scaling:Scaling # preconditioning
     times:Callable # x0 -> times to train at: the distribution of noise
-    weight:Callable # extra weight w(t) on top of sigma^2, or None
+    weight:Callable|None # extra weight w(t) on top of sigma^2, or None
     step:Callable # one step of its sampler
     grid:Callable # () -> falling times of its sampler
     def score(self, F): return from_denoiser(at(self.scaling(F), self.sde), self.sde)

@@ -98,7 +98,7 @@ class RefineNet(nn.Module):
                                    Residual(d, d, n, dilation=2), Residual(d, d, n, dilation=4)])
         self.up = nn.ModuleList([Refine([d], d, n), Refine([d, d], d, n), Refine([d, d], d, n),
                                  Refine([c, d], c, n)])
-        nn.init.zeros_(self.last.weight); nn.init.zeros_(self.last.bias)
+        for p in self.last.parameters(): nn.init.zeros_(p)
     def rung(self, sigma): # nearest rung of each level [b]
         return (sigma.log()[:,None]-self.levels.log()).abs().argmin(1)
     def forward(self, x, sigma):

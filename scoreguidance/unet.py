@@ -8,7 +8,7 @@ __all__ = ['ResBlock', 'Embedding', 'preconditioned', 'UNet']
 # %% ../nbs/09b_pictures.ipynb #cell-2
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from .core import bc, rows
 
 # %% ../nbs/09b_pictures.ipynb #cell-5
@@ -24,7 +24,7 @@ class ResBlock(nn.Module):
         self.norm1, self.conv1 = nn.GroupNorm(groups, i), nn.Conv2d(i, o, 3, padding=1)
         self.norm2, self.conv2 = nn.GroupNorm(groups, o), nn.Conv2d(o, o, 3, padding=1)
         self.emb, self.skip = nn.Linear(e, 2*o), nn.Conv2d(i, o, 1) if i!=o else nn.Identity()
-        nn.init.zeros_(self.conv2.weight); nn.init.zeros_(self.conv2.bias)
+        for p in self.conv2.parameters(): nn.init.zeros_(p)
     def forward(self, x, e):
         scale, shift = self.emb(e)[:,:,None,None].chunk(2, 1)
         h = self.conv1(F.silu(self.norm1(x)))
@@ -78,7 +78,7 @@ class UNet(nn.Module):
         self.down2, self.middle, self.up2 = (ResBlock(i, 2*c, e) for i in (2*c, 2*c, 4*c))
         self.grow, self.up1 = nn.Conv2d(2*c, c, 3, padding=1), ResBlock(2*c, c, e)
         self.norm, self.out = nn.GroupNorm(8, c), nn.Conv2d(c, 4*ch, 3, padding=1)
-        nn.init.zeros_(self.out.weight); nn.init.zeros_(self.out.bias)
+        for p in self.out.parameters(): nn.init.zeros_(p)
     def body(self, x, sigma, y=None):
         e = self.emb(sigma, y)
         a = self.down1(self.stem(F.pixel_unshuffle(x, 2)), e)                    # half resolution
