@@ -149,6 +149,7 @@ def compare_options(sub):
     c.add_argument('--against', help="name that the others are compared with (the first record's)")
     c.add_argument('--format', choices=['markdown', 'latex', 'json'], default='markdown')
 
+# %% ../nbs/18_cli.ipynb #compare
 def compare(a)->int: # exit status
     "Read records, print their table and what can be concluded from it"
     import json

@@ -30,16 +30,19 @@ def device(name:str='auto')->torch.device: # where to work
         raise ValueError(f"no device '{name}' here ({str(e).splitlines()[0]}): use 'cpu' or 'auto'") from None
     return torch.device(name)
 
+# %% ../nbs/15b_engine.ipynb #cell-5-b
 def moved(x:Tensor, # images [b,c,h,w]
           most:int, # pixels
          )->Tensor: # the same images, each moved by up to `most` pixels along both axes
     "Shifts, mirrored at the edge"
+    dev, (b, _, h, w) = x.device, x.shape
     def at(n):
-        i = (torch.randint(-most, most+1, (len(x),1), device=x.device) + torch.arange(n, device=x.device)).abs()
+        i = (torch.randint(-most, most+1, (b,1), device=dev) + torch.arange(n, device=dev)).abs()
         return torch.where(i<n, i, 2*n-2-i)
-    row, i, j = torch.arange(len(x), device=x.device)[:,None,None], at(x.shape[2])[:,:,None], at(x.shape[3])[:,None]
-    return x[row,:,i,j].permute(0, 3, 1, 2)
+    row = torch.arange(b, device=dev)[:,None,None]
+    return x[row,:,at(h)[:,:,None],at(w)[:,None]].permute(0, 3, 1, 2)
 
+# %% ../nbs/15b_engine.ipynb #cell-5-c
 def batches(x:Tensor, # images, bytes [n,c,h,w], on the device
             y:Tensor, # labels [n], -1 where unlabelled, on the device
             sde, # schedule
@@ -127,8 +130,9 @@ def part(b, # noised batch
     facts = dict(labelled=slice(k//n)) if isinstance(l, slice) else {}
     return b.rows(slice(i, None, n)), tell(y[i::n], bounds=bounds(y), **facts)
 
+# %% ../nbs/15b_engine.ipynb #cell-17-b
 class Recorded:
-    "Batch, loss and gradient of a step as one CUDA graph: thousands of small kernels without Python between them"
+    "Batch, loss and gradient of a step as one CUDA graph: many kernels, and no Python between them"
     def __init__(self, s, loss, batch, f):
         def go():
             b, y = batch()
@@ -144,14 +148,17 @@ class Recorded:
         with torch.cuda.graph(self.graph): self.rows, self.loss = go()
     def __call__(self): self.graph.replay(); return self.rows, self.loss.clone()
 
+# %% ../nbs/15b_engine.ipynb #cell-17-c
 def recorded(s, loss, batch, f, r, n): # None where nothing can be recorded
     "A step to be replayed, where the device, the recipe and the loss allow it"
     if not (r.graph and next(s.net.parameters()).is_cuda and n==r.slices==1 and s.step<r.steps): return None
     try: return Recorded(s, loss, batch, f)
     except RuntimeError as e:
-        warnings.warn(f"this loss cannot be recorded ({str(e).splitlines()[0]}): its steps run op by op", stacklevel=2)
+        why = str(e).splitlines()[0]
+        warnings.warn(f"this loss cannot be recorded ({why}): its steps run op by op", stacklevel=2)
         return None
 
+# %% ../nbs/15b_engine.ipynb #cell-17-d
 def gradient(loss, f, b, y, # as in `train`
              slices:int, rank:int, processes:int)->Tensor: # loss of this process [], detached
     "Add up the gradient of this process's rows, slice by slice"
@@ -217,7 +224,8 @@ def train(s:State, # brought forward in place; its network and average are on th
     with Alone(folder) if folder is not None and rank==0 else nullcontext():
         if folder is not None and (Path(folder)/'checkpoint.json').exists(): load_state(s, folder, **_meta(r))
         f = prepared(s.net, r.bf16, compiler)
-        yield from _loop(s, loss, batch, r, folder, max_seconds, f, rank, n, acc, recorded(s, loss, batch, f, r, n))
+        once = recorded(s, loss, batch, f, r, n)
+        yield from _loop(s, loss, batch, r, folder, max_seconds, f, rank, n, acc, once)
 
 # %% ../nbs/15b_engine.ipynb #cell-25
 def _loop(s, loss, batch, r, folder, max_seconds, f, rank, n, acc, once=None):
@@ -241,12 +249,13 @@ def _meta(r): return {k: v for k,v in asdict(r).items() if k not in ('every', 'l
 def _eager(s, loss, batch, r, f, rank, n, acc, due):
     "Rows, loss and gradient, op by op"
     b, y = batch()
-    if n>1: _seeded(r, s.step, rank)                    # never twice the same: a loss's noise is not the batch's
+    if n>1: _seeded(r, s.step, rank)                    # never the batch's seed again
     s.opt.zero_grad()
     l = gradient(loss, f, b, y, r.slices, rank, n)
     if n>1: l, due = shared(acc, s.net, l, torch.tensor(float(bool(due)), device=b.x.device))
     return len(y), l, due
 
+# %% ../nbs/15b_engine.ipynb #cell-25b-b
 def _step(s, loss, batch, r, f, rank, n, acc, due, once=None):
     "One step: rows, loss, norm, and whether some process has run out of time"
     _seeded(r, s.step)
@@ -258,6 +267,7 @@ def _step(s, loss, batch, r, f, rank, n, acc, due, once=None):
     average(s.ema, s.net, min(r.ema, s.step/(s.step+9)))
     return size, l, norm, due
 
+# %% ../nbs/15b_engine.ipynb #cell-25b-c
 def _look(bad, l, step, due, bf16)->bool: # is the time over?
     "Wait for the numbers; raise where one was not finite, in bfloat16 where more than one in a hundred were"
     if float(bad)>(1+step/100 if bf16 else 0):

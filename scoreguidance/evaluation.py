@@ -167,13 +167,15 @@ def measure(real, # (features, labels) of the reference
     return {**out, **_intervals(within, (b, y), y, some)}, lost
 
 # %% ../nbs/17b_evaluation.ipynb #cell-26
-def _class_floor(real, test, head, y_samples):
+def _class_floor(real, test, head, y_samples, notes):
     "Real items, as many of each class as there are samples of it"
     def one(f, u):
         got, _ = measure(real, (f, u), head and head(f).softmax(1), 0)
         return {k: v for k,(v,_) in got.items()}
-    return floor_at(one, *test, y_samples, 3)
+    floor, more = floor_at(one, *test, y_samples, 3)
+    return floor, notes + more
 
+# %% ../nbs/17b_evaluation.ipynb #real-floor
 def real_floor(real, # (features, labels) of the reference
                test, # the same of held-out items; None: part of the reference is held out
                head, # features -> logits, or None
@@ -189,13 +191,11 @@ def real_floor(real, # (features, labels) of the reference
         notes = (f"floor: {m} reference items against the other {len(a)}, as no test set is given",)
     m, (b, y) = min(n, len(test[0])), test
     if y_samples is not None and min(ya.min(), y.min()) >= 0 and {*y_samples.tolist()} <= {*y.tolist()}:
-        floor, more = _class_floor((a, ya), test, head, y_samples)
-        return floor, notes + more
+        return _class_floor((a, ya), test, head, y_samples, notes)
     if m < n and not notes: notes = (f"floor at n={m}: there are no more test items",)
     labelled = min(y.min(), ya.min()) >= 0
-    def f(i):
-        p = head and head(b[i]).softmax(1)
-        return measure((a, ya), (b[i], y[i] if labelled else None), p, 0)[0]
+    p = lambda i: head and head(b[i]).softmax(1)
+    f = lambda i: measure((a, ya), (b[i], y[i] if labelled else None), p(i), 0)[0]
     draws = [torch.randperm(len(b), generator=g)[:m] for _ in range(3 if m < len(b) else 1)]
     vs = [{k: v for k,(v,_) in f(i).items()} for i in draws]
     keep = [k for k in vs[0] if all(k in v for v in vs)]

@@ -38,6 +38,7 @@ class _Form(torch.autograd.Function):
         second = dict(y=lambda: go('w', a, v, b), x=lambda: go('y', v, a, b), w=lambda: go('y', a, v, b))
         return None, None, *(f[ctx.which]() if n else None for f,n in zip((first, second), need)), None
 
+# %% ../nbs/15_image_nets.ipynb #tri-b
 _twice = [False] # is a loss about to differentiate an input gradient?
 
 class Conv(nn.Conv2d):
@@ -135,7 +136,8 @@ def _band(taps, stride, pad, n, size, dtype, device):
 def products(x, taps, stride, pad, size=None):
     "The same filter as two matrix products, along columns and along rows: what a GPU is good at"
     b, c, h, w = x.shape
-    rows, cols = (_band(taps, stride, pad, n, m, x.dtype, x.device) for n,m in zip((h, w), size or (None, None)))
+    to = size or (None, None)
+    rows, cols = (_band(taps, stride, pad, n, m, x.dtype, x.device) for n,m in zip((h, w), to))
     v = rows@x.permute(0, 2, 3, 1).reshape(b, h, w*c)
     v = cols@v.reshape(b*len(rows), w, c)
     return v.reshape(b, len(rows), len(cols), c).permute(0, 3, 1, 2)

@@ -44,5 +44,5 @@ def conditional_nce(logp, # log density up to a constant: (x, t) -> [b]
     "Which of two close points was the data? (cf. Ceylan and Gutmann 2018, Eq. 13); no derivative in x"
     if not step>0: raise ValueError(f"step must be positive, got {step}: try a tenth of the data's spread")
     z, f = randn(check_x(x)), logp(x, t)
-    loss = sum(F.softplus(logp(x+s*step*z, t)-f) for s in (1, -1))/2
-    return 4/step**2*(loss-math.log(2)).mean()
+    up, down = (F.softplus(logp(x+s*step*z, t)-f) for s in (1, -1))
+    return 4/step**2*((up+down)/2-math.log(2)).mean()

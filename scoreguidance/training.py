@@ -249,6 +249,7 @@ def _guided(net, clf, sde, scale, dev, way): # (labels -> score, does it heed th
         raise ValueError("a scale, and nothing to guide with: give --classifier FOLDER")
     return lambda y: s, False
 
+# %% ../nbs/17d_training.ipynb #cell-17b
 def wanted(classes, # names or numbers, separated by commas; all in turn where empty
            names, # of all classes
            n:int, # samples

@@ -110,8 +110,8 @@ def spent(pid):
     ('evaluate samples.npz --reference cifar10 --features pixels', 'nothing at cifar10: give digits, cifar10:FOLDER'),
     ('evaluate samples.npz --reference digits --features digits --device abacus', "no device 'abacus' here"),
     ('evaluate samples.npz --reference digits --features pixels --device abacus', "no device 'abacus' here"),
-    ('evaluate shifted.npz --reference digits --features pixels', 'labels 10, 11, 12, 13, 14 of the samples are no classes'),
-    ('evaluate named --reference digits --features pixels', 'folders one, zero are no classes of the reference: name them 0, 1'),
+    ('evaluate shifted.npz --reference digits --features pixels', 'classes 10, 11, 12, 13, 14 of the samples are no classes'),
+    ('evaluate named --reference digits --features pixels', 'classes one, zero of the samples are no classes of the reference: name them 0, 1'),
     ('compare samples.npz', 'samples.npz is no record: give a file that'),
 ])
 def test_samples_that_cannot_be_judged(folder, line, words):
