@@ -20,6 +20,7 @@ from .tables import pool_of, run_grid
 from .readers import read
 from .cifar import BUDGET, CIFAR10, CPU, SMOKE, asked, smaller
 from .cost import plan_of
+from .training import size_of
 
 # %% ../nbs/17e_own_images.ipynb #cell-5
 LEAST = 30 # labelled images a class must have
@@ -75,7 +76,7 @@ def make_own(out, budget, here=Place())->dict:
     record = dict(what='data', data=b.data, size=b.size, classes=b.classes, names=list(d.classes),
                   source=digest(d.x, d.y), n=int(keep.sum()), n_test=int(test.sum()),
                   n_more=int((~lab).sum()), digest=digest(x[keep], d.y[keep]),
-                  sd=float(as_float(x[keep]).std()))
+                  sd=size_of(x[keep]))
     return finish(folder, record, images=dict(x=x[keep], y=d.y[keep], x_test=x[test], y_test=d.y[test],
                                               **more, **gauss.state_dict(prefix='gauss.')))
 
