@@ -34,7 +34,7 @@ def row(tiny, rounds):
     data = Pictures(x, y, transforms.Compose([transforms.RandomHorizontalFlip(), *tail]))
     still = Pictures(x, y, transforms.Compose(tail))
     draw = engine.batches(x, y, sde, size)
-    plain = patch.object(engine, 'perturb', lambda sde, x0: x0)
+    plain = patch.object(engine, 'perturb', lambda sde, x0, t=None: x0)
 
     def ours(noise):
         def run():

@@ -55,7 +55,7 @@ def picked(got:dict, # name -> array
           ): # the array that is meant
     "One entry of a file: by its name, or the only one that could be images"
     if found := [k for k in names if k in got]: return got[found[0]]
-    four = [v for v in got.values() if v.ndim == 4]
+    four = [v for v in got.values() if getattr(v, 'ndim', 0) == 4]
     if len(four) == 1 and len(names) > 1: return four[0]
     raise ValueError(f"{path} holds {', '.join(sorted(got)) or 'nothing'}: name the images "
                      f"{', '.join(names)}, or say which entry they are (--key, key=)")

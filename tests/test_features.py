@@ -37,12 +37,13 @@ def test_clean_fid(seen, mode):
             one = build_resizer(mode)
             rows = [one(np.ascontiguousarray(v)) for v in x.permute(0, 2, 3, 1).numpy()]
         want = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
-    assert torch.equal(seen[1], want)
+    if mode == 'clean': assert torch.allclose(seen[1], want, rtol=0, atol=2e-3)          # of 255: PyTorch's own enlargement
+    else: assert torch.equal(seen[1], want)
 
 
 def test_missing_weights(seen):
     seen[0].unlink()
-    with pytest.raises(FileNotFoundError, match='set download=True'): clean_fid()
+    with pytest.raises(FileNotFoundError, match='--download'): clean_fid()
     with pytest.raises(FileNotFoundError, match=r'scoreguidance\[inception\]'): inception()
 
 
