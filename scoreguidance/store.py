@@ -60,9 +60,14 @@ def whole(folder)->dict: # its record
         except (ValueError, FileNotFoundError):
             raise ValueError(f"damaged run '{folder}': {k}.safetensors is missing or does not match its "
                              "checksum; delete the folder and run again") from None
+    try: (folder/'config.json').exists() and read_json(folder/'config.json')
+    except ValueError as e:
+        why = f"config.json ({e}); delete the folder and run again"
+        raise ValueError(f"damaged run '{folder}': {why}") from None
     tidy(folder); shutil.rmtree(folder/'train', ignore_errors=True)
     return r
 
+# %% ../nbs/08d_store.ipynb #cell-10c
 def tensors_of(folder, # finished
          *names, # of files, without .safetensors
         )->dict: # named tensors
