@@ -127,7 +127,8 @@ def rows_at(t:dict, # a table of `collect`
             scale='chosen', # chosen, oracle, or one guidance scale for all
            )->list: # (row, its entry there); rows without a scale, or without this one, as they chose
     "The entries of a table under one reading of the scale"
-    of = lambda r, k: r.get(k) or next(e for e in r['sweep'] if e['scale']==r['best_scale'])   # of older releases
+    old = lambda r: next(e for e in r['sweep'] if e['scale']==r['best_scale'])     # of older releases
+    of = lambda r, k: r.get(k) or old(r)
     if isinstance(scale, str): return [(r, of(r, scale)) for r in t['rows']]
     return [(r, next((e for e in r['sweep'] if e['scale']==scale), of(r, 'chosen'))) for r in t['rows']]
 
@@ -187,8 +188,8 @@ def note(t:dict)->str:
             f"reference: {t['floor']['reference']} images; verdicts by the judge, right on "
             f"{t['judge']:.1%} of the test images. `cw-` is class-wise. Floor: {t['floor']['n']} real test "
             "images, as many as are judged together (CAS: trained on real training images). CAS: test "
-            f"accuracy of kernel ridge regression on the samples' pixels.{one} Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, torch "
-            f"{h['torch']}, commit {h['commit']}.")
+            f"accuracy of kernel ridge regression on the samples' pixels.{one} Preset {t['preset']}; "
+            f"{h['cpu']}, {h['cores']} cores, torch {h['torch']}, commit {h['commit']}.")
 
 # %% ../nbs/17a_tables.ipynb #cell-12
 def _scales(e):
@@ -301,7 +302,8 @@ SIZES = dict(pull_error='pull_size', evidence_error='evidence_size') # 1: the er
 def _relative(noise, m):
     "What a panel shows of each noise level"
     if m not in SIZES: return noise
-    ratio = lambda n: spread(a/max(b, 1e-300) for a,b in zip(n[m]['values'], n[SIZES[m]]['values']))
+    of = lambda a, b: a/b if b>1e-9 else float('nan')   # where nothing pulls, nothing can be missed
+    ratio = lambda n: spread(of(a, b) for a,b in zip(n[m]['values'], n[SIZES[m]]['values']))
     return [{m: ratio(n)} for n in noise]
 
 def noise_figure(t:dict, metrics=tuple(NOISE)):
@@ -313,7 +315,8 @@ def noise_figure(t:dict, metrics=tuple(NOISE)):
             seen = _relative(r['noise'], m.name)
             _curve(ax, r['method'], [n['sigma'] for n in r['noise']], seen, m.name)
         ax.set_xscale('log'); ax.set_xlabel('noise level sigma'); ax.set_title(m.title, fontsize=10)
-        if m.name in SIZES: ax.axhline(1, color='0.6', lw=1, ls='--'); ax.set_yscale('log')
+        if m.name in SIZES:
+            ax.axhline(1, color='0.6', lw=1, ls='--'); ax.set_yscale('log', nonpositive='clip')
     if rows: _legend(fig, axs[0])
     return fig
 
