@@ -720,7 +720,7 @@ def test_same_numbers_in_another_process(grid, tmp_path):
     assert numbers(out) == grid[1]
 
 
-derived = {'classes.png', 'table.md', 'fractions.png', 'scales.png', 'noise.png', 'samples.png'}  # made anew from records by `table`
+derived = {'classes.png', 'curves.png', 'frontier.png', 'table.md', 'fractions.png', 'scales.png', 'noise.png', 'samples.png'}  # made anew from records by `table`
 
 
 def test_every_file_carries_a_checksum(grid, tmp_path):
