@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['State', 'start', 'average', 'Recipe', 'clipped_step', 'save_state', 'load_state', 'resume', 'follow', 'fit',
-           'watched', 'progress']
+           'watched', 'progress', 'report']
 
 # %% ../nbs/09_train.ipynb #cell-2
 import copy, math, os, sys, time
@@ -189,3 +189,20 @@ def progress(it, # anything that yields
             ): # the same, with a bar and an estimate of the time left where someone watches
     "A progress bar (fastprogress) that keeps quiet when nobody watches"
     return progress_bar(it, total=total, leave=False) if watched() else it
+
+def report(it, # anything that yields
+           say, # told a line of text; None for silence
+           at, # item -> (how much is done, of how much)
+           line, # item -> what else there is to say of it
+           seconds:float=5., # between lines
+          ): # yields the same
+    "Pass items through, and tell every few seconds how far it is and how long the rest will take"
+    last, first = time.time(), None
+    for v in it:
+        done, of = at(v)
+        now, first = time.time(), first or (done, time.time())          # the pace is that of what follows the first
+        if say and now-last>=seconds:
+            last, more = now, done-first[0]
+            left = f", about {(now-first[1])/more*(of-done)/60:.1f} min left" if more else ''
+            say(f"{done} of {of} {line(v)}{left}")
+        yield v
