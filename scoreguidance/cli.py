@@ -303,7 +303,7 @@ class Experiments(list):
     def __contains__(self, name):
         return super().__contains__(str(name).partition(':')[0]) or os.path.exists(str(name))
 
-EXPERIMENTS = Experiments(['digits', 'cifar10', 'cifar100'])
+EXPERIMENTS = Experiments(['digits', 'mnist', 'fashion', 'cifar10', 'cifar100'])
 
 # %% ../nbs/18_cli.ipynb #cell-10b
 def table_options(sub):
@@ -326,17 +326,17 @@ def experiment_options(sub):
                        examples=PLAN)
     for q in (r, n):
         q.add_argument('experiment', choices=EXPERIMENTS,
-                       help="digits: scikit-learn's digits; cifar10, cifar100, or cifar10:FOLDER: the papers' "
-                            "data, at any size; or a file or folder of your own images, labelled")
-        for f in DECLARED: add(q, f, ('task', 'say'), texts=True)
+                       help="digits: scikit-learn's digits; mnist, fashion, cifar10, cifar100, also as "
+                            "cifar10:FOLDER of their data; or a file or folder of your own images, labelled")
+        add(q, DECLARED, ('task', 'say'), texts=True)
         q.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'),
                        help="the same, as papermill writes it")
 
-DECLARED = 'cifar.reproduce_images', # where the options of an experiment are declared
+DECLARED = 'tables.reproduce' # where the options of an experiment are declared
 
 def pairs_of(a)->list: # (name, value) texts
     "What an experiment is told: -p, then options, then the folder in its name"
-    names = [k for f in DECLARED for k,*_ in fields_of(f) if k not in ('task', 'say')]
+    names = [k for k,*_ in fields_of(DECLARED) if k not in ('task', 'say')]
     kind, _, root = a.experiment.partition(':')
     root = [('root', root)] if root and kind in list(EXPERIMENTS) else []
     return [*a.p, *((k, getattr(a, k)) for k in names if getattr(a, k) is not None), *root]
@@ -359,17 +359,13 @@ def parser():
 # %% ../nbs/18_cli.ipynb #cell-11
 def experiment(name): # (function of the parameters, task)
     "What runs an experiment"
-    if (kind := name.partition(':')[0]) in list(EXPERIMENTS): name = kind
-    from scoreguidance.digits import DIGITS
-    if name=='digits':
-        from scoreguidance.tables import reproduce
-        return reproduce, DIGITS
-    if name not in list(EXPERIMENTS):
-        from scoreguidance.own import images_of, reproduce_own, task_of
-        return partial(reproduce_own, name), task_of(name, images_of(name))
-    from scoreguidance.cifar import CIFAR10, CIFAR100, reproduce_images
-    task = dict(cifar10=CIFAR10, cifar100=CIFAR100)[name]
-    return partial(reproduce_images, task), task
+    from scoreguidance.cifar import CIFAR10, CIFAR100
+    from scoreguidance.digits import DIGITS, FASHION, MNIST
+    from scoreguidance.tables import reproduce
+    known, kind = {t.name: t for t in (DIGITS, MNIST, FASHION, CIFAR10, CIFAR100)}, name.partition(':')[0]
+    if kind in known: return partial(reproduce, known[kind]), known[kind]
+    from scoreguidance.own import images_of, reproduce_own, task_of
+    return partial(reproduce_own, name), task_of(name, images_of(name))
 
 def plan_command(a)->int: # exit status
     "`plan`: of what `reproduce` is told, it asks for what decides the cost"

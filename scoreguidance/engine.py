@@ -180,8 +180,6 @@ def _eager(s, loss, batch, f, r, acc, timed): # due -> loss [], due, rows
     return go
 
 # %% ../nbs/15b_engine.ipynb #cell-24
-_meta = Recipe.facts # for 17c, until it asks a recipe itself
-
 def train(s:State, # brought forward in place; its network and average are on their device
           loss, # (f, noised batch, labels) -> scalar; f is the network of (x, sigma)
           batch, # () -> (noised batch, labels), such as `batches`

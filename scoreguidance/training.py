@@ -98,8 +98,9 @@ def _check(w):
 
 def recipe_of(w:TrainingRequest, slices:int=1)->Recipe:
     "The recipe for a request"
-    r = RECIPES[w.preset]
-    r = replace(r, seed=w.seed, bf16=w.bf16, slices=slices, steps=w.steps or r.steps)
+    r, m = RECIPES[w.preset], method_of(w)
+    steps = w.steps or max(1, round((m.part if m else 1.)*r.steps))        # of a whole budget
+    r = replace(r, seed=w.seed, bf16=w.bf16, slices=slices, steps=steps)
     return replace(r, warm=min(r.warm, max(1, r.steps//10)), every=min(r.every, max(1, r.steps//2)))
 
 # %% ../nbs/17d_training.ipynb #cell-9
@@ -153,7 +154,7 @@ def teach(teacher, m, x, y, classes:int)->Tensor: # labels [n]
     raise ValueError(f"the teacher knows other classes than the {classes} of the data: give one of the same data")
 
 def loss_of(w:TrainingRequest, s, sde, score=None): # s: `State`; score: network of (x, sigma)
-    "What trains a network: a row of notebook 12c, or denoising; of (f, noised batch, labels)"
+    "What trains a network: a row of notebook 12d, or denoising; of (f, noised batch, labels)"
     m, field = method_of(w), lambda f: from_denoiser(at(f, sde), sde)
     if not m: return lambda f,b,y: dsm(field(f), sde, b)
     read = lambda net: m.kind.read(net, sde)
