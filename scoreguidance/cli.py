@@ -30,6 +30,7 @@ def _understood(message, look):
     if '--loss' in message: look = f"a loss is named by its row of the tables, as --method CG-SC-all; {look}"
     return f"{message}: {look}"
 
+# %% ../nbs/18_cli.ipynb #parser-class
 class Parser(argparse.ArgumentParser):
     "A parser whose help ends with examples, and whose mistakes are one sentence"
     def __init__(self, *a,
@@ -81,11 +82,12 @@ def add(p, # a parser
         elif default is ... and k!='out': p.add_argument(k, metavar=k.upper(), help=about)
         elif kind=='bool': p.add_argument(flag, action='store_true', help=about)
         else:
-            shown = '' if default in (..., None, '', (), 0) else f" ({default if kind=='str' else f'{default:g}'})"
+            shown = '' if default in (..., None, '', (), 0) else f" ({default})"
+            usual = dict(required=True) if default is ... else dict(default=default)
             kind = dict(int=int, float=float).get(kind.split(' ')[0], str)
-            opts = dict(type=kind, help=about+shown, **dict(required=True) if default is ... else dict(default=default))
-            p.add_argument(flag, **{**opts, **more.get(k, {})})
+            p.add_argument(flag, **{**dict(type=kind, help=about+shown), **usual, **more.get(k, {})})
 
+# %% ../nbs/18_cli.ipynb #request
 def request(a, # parsed options
             record, # a record whose fields they are
            ): # it
@@ -134,7 +136,8 @@ def evaluate_options(sub):
     e = sub.add_parser('evaluate', help=what, description=f'J{what[1:]}.', examples=EVALUATE)
     say = lambda *a, **kw: e.add_argument(*a, **kw)
     say('samples', help="file, or folder of images (subfolders: classes)")
-    say('--reference', '--data', required=True, help="digits, cifar10:FOLDER, cifar100:FOLDER, or a file or folder")
+    say('--reference', '--data', required=True,
+        help="digits, cifar10:FOLDER, cifar100:FOLDER, or a file or folder")
     say('--test', help="other real items, for the floor (named references bring theirs)")
     say('--labels', help="classes asked for: .npy, .npz, .safetensors, .json, .csv or text")
     say('--reference-labels', help="classes of the reference, where its file has none")
@@ -243,12 +246,13 @@ def methods_help()->str:
 # %% ../nbs/18_cli.ipynb #cell-9c
 def _sub(sub, name, text, examples, **kw):
     "A command with examples under its options"
-    return sub.add_parser(name, help=text, examples=examples, description=f"{text[0].upper()}{text[1:]}. Stop it "
-                          "at any time; the same command goes on.", **kw)
+    about = f"{text[0].upper()}{text[1:]}. Stop it at any time; the same command goes on."
+    return sub.add_parser(name, help=text, examples=examples, description=about, **kw)
 
 def train_options(sub):
     "The options of `train`"
-    p = _sub(sub, 'train', "train a score, a conditional network or a classifier of images", TRAINING, more=methods_help)
+    what = "train a score, a conditional network or a classifier of images"
+    p = _sub(sub, 'train', what, TRAINING, more=methods_help)
     add(p, 'training.TrainingRequest', range=SPAN)
     add(p, 'training.train_network', ('w', 'say'))
 
@@ -299,7 +303,7 @@ REPRODUCE = (("the whole path in half a minute, with numbers that mean nothing",
 PLAN = (("the papers' own experiment, before it runs", "scoreguidance plan cifar10 --preset paper"),
         ("what is left of a folder", "scoreguidance plan digits --preset smoke --out out/try"))
 class Experiments(list):
-    "Names of experiments, also with :FOLDER of their data, and whatever lies there as a file or folder of images"
+    "Names of experiments, also with :FOLDER of their data, and whatever lies there as file or folder"
     def __contains__(self, name):
         return super().__contains__(str(name).partition(':')[0]) or os.path.exists(str(name))
 
@@ -315,6 +319,7 @@ def table_options(sub):
     t.add_argument('dir', help="folder of an experiment")
     t.add_argument('--into', help="folder for table and figures (the same folder when not given)")
 
+# %% ../nbs/18_cli.ipynb #experiment-options
 def experiment_options(sub):
     "The options of `reproduce` and `plan`"
     r = sub.add_parser('reproduce', help="run an experiment, or resume it, and build its table",
@@ -332,6 +337,7 @@ def experiment_options(sub):
         q.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'),
                        help="the same, as papermill writes it")
 
+# %% ../nbs/18_cli.ipynb #pairs-of
 DECLARED = 'tables.reproduce' # where the options of an experiment are declared
 
 def pairs_of(a)->list: # (name, value) texts

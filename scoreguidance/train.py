@@ -190,6 +190,7 @@ def progress(it, # anything that yields
     "A progress bar (fastprogress) that keeps quiet when nobody watches"
     return progress_bar(it, total=total, leave=False) if watched() else it
 
+# %% ../nbs/09_train.ipynb #report
 def report(it, # anything that yields
            say, # told a line of text; None for silence
            at, # item -> (how much is done, of how much)
@@ -200,7 +201,7 @@ def report(it, # anything that yields
     last, first = time.time(), None
     for v in it:
         done, of = at(v)
-        now, first = time.time(), first or (done, time.time())          # the pace is that of what follows the first
+        now, first = time.time(), first or (done, time.time()) # the pace is that of what follows the first
         if say and now-last>=seconds:
             last, more = now, done-first[0]
             left = f", about {(now-first[1])/more*(of-done)/60:.1f} min left" if more else ''

@@ -29,24 +29,27 @@ from .engine import batches, device as place_of, prepared, train
 from .folders import ImageDenoiser, ImageLogits, item_shape, located, read_networks, write_networks
 from .generate import Walk, collect, generate, heun_walk, memory_walk, sample_seeds
 from .seeds import seeded
+from .weighted import effective, log_likelihood, rising, systematic, tilted
+from .evaluation import read_reference, reference_name
+
+# %% ../nbs/17d_training.ipynb #imports-2
 from .sample import karras, prior
 from .steps import churn, heun_sde
 from .bounded import interval
-from .weighted import effective, log_likelihood, rising, systematic, tilted
-from .evaluation import read_reference, reference_name
 
 # %% ../nbs/17d_training.ipynb #cell-5
 NETS = dict(tiny=Shape(16, (1,2), 1), small=Shape(64, blocks=3), full=Shape(), deep=Shape(blocks=8))
 RECIPES = dict(smoke=Recipe(200, 1e-3, 20, True, ema=.98, every=50, look=10), paper=Recipe())
 BATCH = dict(smoke=32, paper=128)
-USUAL = dict(score='', conditional='CFG-all', classifier='CG') # what can be trained, by which row if none is named
+USUAL = dict(score='', conditional='CFG-all', classifier='CG') # what can be trained, and its usual row
 
+# %% ../nbs/17d_training.ipynb #request
 @dataclass(frozen=True)
 class TrainingRequest:
     "What is to be trained, and how"
     what:str # score, conditional or classifier
     data:str # digits, cifar10:FOLDER, cifar100:FOLDER, or a file or folder of images
-    method:str='' # row of the tables that trains it, see below; CG for classifiers, CFG-all for conditional ones
+    method:str='' # row of the tables that trains it, see below; CG or CFG-all if none is named
     score:str='' # folder of the score that the method asks for
     teacher:str='' # folder of the classifier that labels the data first, where the method wants one
     net:str='small' # tiny, small, full or deep NCSN++
@@ -74,7 +77,7 @@ def method_of(w:TrainingRequest): # a `Method`; None for an unconditional score
     "The row that trains what is asked for"
     if w.what=='score':
         if not w.method: return None
-        raise ValueError(f"an unconditional score is trained by no row of the tables: leave --method {w.method} out")
+        raise ValueError(f"no row of the tables trains a score without labels: leave --method {w.method} out")
     m = method(name := w.method or USUAL[w.what])
     if m.loss and m.kind.name==w.what: return m
     what = f"a {m.kind.name} network" if m.loss else "nothing"
@@ -104,7 +107,7 @@ def recipe_of(w:TrainingRequest, slices:int=1)->Recipe:
     return replace(r, warm=min(r.warm, max(1, r.steps//10)), every=min(r.every, max(1, r.steps//2)))
 
 # %% ../nbs/17d_training.ipynb #cell-9
-def load(w:TrainingRequest, dev, say=None)->tuple: # bytes [n,c,h,w], labels [n] (-1: hidden), names of the classes
+def load(w:TrainingRequest, dev, say=None)->tuple: # bytes [n,c,h,w], labels [n] (-1: hidden), their names
     "Images and the labels that may be seen, on the device"
     how = dict(key=w.key or None, span=tuple(w.range) or None, channels_last=w.channels_last or None)
     d, _ = read_reference(w.data, say, **how)
@@ -142,8 +145,8 @@ def _one(folder, name, x, w): # None where no folder is given
     if name not in nets:
         raise ValueError(f"'{folder}' holds {', '.join(nets)}, and no {name}: give another folder")
     if (shape := item_shape(nets[name]))!=tuple(x.shape[1:]):
-        raise ValueError(f"'{folder}' is for items of shape {shape}, and the data have {tuple(x.shape[1:])}: give a "
-                         "folder of the same data")
+        raise ValueError(f"'{folder}' is for items of shape {shape}, and the data have {tuple(x.shape[1:])}: "
+                         "give a folder of the same data")
     return prepared(nets[name].to(x.device), w.bf16), c['tensors']
 
 def teach(teacher, m, x, y, classes:int)->Tensor: # labels [n]
@@ -151,7 +154,7 @@ def teach(teacher, m, x, y, classes:int)->Tensor: # labels [n]
     if not teacher: return y
     new = pseudo(at(teacher, VE()), as_float(x), y, m.sure)
     if int(new.max())<classes: return new
-    raise ValueError(f"the teacher knows other classes than the {classes} of the data: give one of the same data")
+    raise ValueError(f"the teacher knows more classes than the {classes} of the data: give one of these data")
 
 def loss_of(w:TrainingRequest, s, sde, score=None): # s: `State`; score: network of (x, sigma)
     "What trains a network: a row of notebook 12d, or denoising; of (f, noised batch, labels)"
@@ -173,7 +176,7 @@ def train_network(w:TrainingRequest, # what
     folder, place, m = Path(out), place_of(device), method_of(w)
     x, y, names = load(w, place, say)
     r, sde, net = recipe_of(w, slices), VE(.01, 50.), blank(w, x, len(names)).to(place)
-    (score, sum_s), (teacher, sum_t) = (_one(getattr(w, k), n, x, w) for k,n in (('score', 'score'), ('teacher', 'clf')))
+    (score, sum_s), (teacher, sum_t) = _one(w.score, 'score', x, w), _one(w.teacher, 'clf', x, w)
     begin(folder, dict(asdict(w), method=w.method or USUAL[w.what], data=reference_name(w.data),
                        images=digest(x.cpu(), y.cpu()), score=sum_s, teacher=sum_t))
     if (folder/'config.json').exists(): return 0
@@ -203,6 +206,7 @@ def _stirred(name, step): return lambda sde, n: Walk(f'{name}-{n}', step, karras
 STEPS = {'heun': heun_walk, '2m': memory_walk, 'churn': _stirred('churn', churn),
          'sde': _stirred('sde', heun_sde)}
 
+# %% ../nbs/17d_training.ipynb #sampling-request
 @dataclass(frozen=True)
 class SamplingRequest:
     "What is to be drawn, and how"
@@ -225,6 +229,9 @@ class SamplingRequest:
     def scale_of(self, sde):
         k = 1. if self.scale is None else self.scale
         return interval(sde, k, *self.interval) if self.interval else k
+    def way(self): # what is not as usual
+        mine = {k: getattr(self, k) for k in ('step', 'interval', 'corrected')}
+        return {k: v for k,v in mine.items() if v!=getattr(SamplingRequest, k)}
 
 # %% ../nbs/17d_training.ipynb #levels
 def levels(text:str)->tuple:
@@ -234,7 +241,7 @@ def levels(text:str)->tuple:
     return lo, hi
 
 # %% ../nbs/17d_training.ipynb #cell-16
-def networks_of(w:SamplingRequest)->tuple: # score, classifier or None, schedule, names of the classes, checksums
+def networks_of(w:SamplingRequest)->tuple: # score, classifier or None, schedule, names of classes, checksums
     "The networks that a request names"
     nets, sde, c = read_networks(located(w.folder))
     if 'score' not in nets:
@@ -301,7 +308,7 @@ def _draw(parts, score, sde, walk, y, shape, seed, batch, place, about, say):
 
 # %% ../nbs/17d_training.ipynb #cell-18aa
 def draw_corrected(w:SamplingRequest, net, clf, sde, y, say=None)->Tensor: # bytes [n,c,h,w]
-    "Samples of p(x) p(y|x)^scale, as far as the classifier is consistent; one walk of particles for each class"
+    "Samples of p(x) p(y|x)^scale, if the classifier is consistent; one walk of particles for each class"
     dev = next(net.parameters()).device
     s, f, ts = from_denoiser(at(net, sde), sde), at(clf, sde), karras(sde, w.steps)
     x, dice = torch.zeros(len(y), *item_shape(net), device=dev), torch.Generator().manual_seed(w.seed)
@@ -309,8 +316,8 @@ def draw_corrected(w:SamplingRequest, net, clf, sde, y, say=None)->Tensor: # byt
     for k in y.unique().tolist():
         rows = (y==k).nonzero()[:,0]
         ask, randn = torch.full((len(rows),), k, device=dev), seeded(sample_seeds(w.seed, rows))
-        walk = tilted(s, likelihood(f, ask), rising(sde, w.scale_of(sde)), sde, prior(sde, x[rows], randn), ts,
-                      log_likelihood(f, ask), randn=randn, rand=roll)
+        walk = tilted(s, likelihood(f, ask), rising(sde, w.scale_of(sde)), sde, prior(sde, x[rows], randn),
+                      ts, log_likelihood(f, ask), randn=randn, rand=roll)
         (z, logw), = deque(walk, maxlen=1)
         if say: say(f"class {k}: {effective(logw):.0f} of {len(rows)} particles count")
         z = z[systematic(logw, roll((), dtype=torch.float64).to(logw))]
@@ -332,8 +339,7 @@ def sample_file(w:SamplingRequest, # what
     net, clf = net.to(place), clf.to(place) if clf is not None else None
     score, heeds = guide(w, net, clf, sde)
     y, parts = class_list(w.classes, names if heeds else [], w.n), writable(out.parent)/f'{out.name}.parts'
-    way = {k: v for k in ('step', 'interval', 'corrected') if (v := getattr(w, k))!=getattr(SamplingRequest, k)}
-    about = dict(weights=sums, scale=w.scale, steps=w.steps, seed=w.seed, asked=digest(y), **way)
+    about = dict(weights=sums, scale=w.scale, steps=w.steps, seed=w.seed, asked=digest(y), **w.way())
     if (old := _find(out, about, parts)): return old
     if w.corrected: x = draw_corrected(w, net, clf, sde, y, say)
     else:
