@@ -107,9 +107,9 @@ def train(tmp):
     from scoreguidance.training import TrainingRequest, train_network
     tiny = dict(data='digits', net='tiny', preset='smoke', steps=4, batch=8)
     asked = {'score': dict(what='score'), 'conditional': dict(what='conditional', labels=.25)}
-    for name in ('CG', 'CG-SC-all', 'CG-SC-labeled', 'CG-DLSM', 'CG-pseudo', 'CG-consistency'):
+    for name in ('CG', 'CG-SC-all', 'CG-SC-labeled', 'CG-DLSM', 'CG-SC-student', 'CG-consistency'):
         asked[name] = dict(what='classifier', method=name, labels=.25)
-    asked['CG-DLSM']['score'], asked['CG-pseudo']['teacher'] = str(tmp/'score'), str(tmp/'CG')
+    asked['CG-DLSM']['score'], asked['CG-SC-student']['teacher'] = str(tmp/'score'), str(tmp/'CG')
     out = {}
     for name, a in asked.items():
         for cut in (None, 1e-9):
