@@ -25,7 +25,7 @@ from .selflearn import pseudo
 from .methods import METHODS, Context, method
 from .data import as_float, digest, hide, subset, to_uint8
 from .images import Shape
-from .engine import batches, device as place_of, prepared, train
+from .engine import batches, device as place_of, runner, train
 from .folders import ImageDenoiser, ImageLogits, item_shape, located, read_networks, write_networks
 from .generate import Walk, collect, generate, heun_walk, memory_walk, sample_seeds
 from .seeds import seeded
@@ -147,7 +147,7 @@ def _one(folder, name, x, w): # None where no folder is given
     if (shape := item_shape(nets[name]))!=tuple(x.shape[1:]):
         raise ValueError(f"'{folder}' is for items of shape {shape}, and the data have {tuple(x.shape[1:])}: "
                          "give a folder of the same data")
-    return prepared(nets[name].to(x.device), w.bf16), c['tensors']
+    return runner(nets[name].to(x.device), w.bf16), c['tensors']
 
 def teach(teacher, m, x, y, classes:int)->Tensor: # labels [n]
     "Labels, and a teacher's verdict where there are none and it is as sure as the row wants it"
@@ -161,7 +161,7 @@ def loss_of(w:TrainingRequest, s, sde, score=None): # s: `State`; score: network
     m, field = method_of(w), lambda f: from_denoiser(at(f, sde), sde)
     if not m: return lambda f,b,y: dsm(field(f), sde, b)
     read = lambda net: m.kind.read(net, sde)
-    known = Context(sde, score and field(score), read(prepared(s.ema.eval(), w.bf16)), lam=w.lam)
+    known = Context(sde, score and field(score), read(runner(s.ema.eval(), w.bf16)), lam=w.lam)
     return lambda f,b,y: m.loss(read(f), known, b, y)
 
 # %% ../nbs/17d_training.ipynb #cell-13
