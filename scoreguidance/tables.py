@@ -127,7 +127,8 @@ def rows_at(t:dict, # a table of `collect`
             scale='chosen', # chosen, oracle, or one guidance scale for all
            )->list: # (row, its entry there); rows without a scale, or without this one, as they chose
     "The entries of a table under one reading of the scale"
-    of = lambda r, k: r.get(k) or next(e for e in r['sweep'] if e['scale']==r['best_scale'])   # of older releases
+    old = lambda r: next(e for e in r['sweep'] if e['scale']==r['best_scale'])     # of older releases
+    of = lambda r, k: r.get(k) or old(r)
     if isinstance(scale, str): return [(r, of(r, scale)) for r in t['rows']]
     return [(r, next((e for e in r['sweep'] if e['scale']==scale), of(r, 'chosen'))) for r in t['rows']]
 
@@ -187,8 +188,8 @@ def note(t:dict)->str:
             f"reference: {t['floor']['reference']} images; verdicts by the judge, right on "
             f"{t['judge']:.1%} of the test images. `cw-` is class-wise. Floor: {t['floor']['n']} real test "
             "images, as many as are judged together (CAS: trained on real training images). CAS: test "
-            f"accuracy of kernel ridge regression on the samples' pixels.{one} Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, torch "
-            f"{h['torch']}, commit {h['commit']}.")
+            f"accuracy of kernel ridge regression on the samples' pixels.{one} Preset {t['preset']}; "
+            f"{h['cpu']}, {h['cores']} cores, torch {h['torch']}, commit {h['commit']}.")
 
 # %% ../nbs/17a_tables.ipynb #cell-12
 def _scales(e):
@@ -199,6 +200,7 @@ def markdown(t:dict, # a table of `collect`
              columns=SHOWN, # metrics to show
              fractions=None, # only these; all when not given
              scale='chosen', # chosen, oracle, or one guidance scale for all
+             methods=None, # only these; all when not given
              said=True, # what the anchors say against conclusions, first
             )->str:
     "The table for people, under one reading of the scale"
@@ -207,7 +209,7 @@ def markdown(t:dict, # a table of `collect`
     line = lambda cells: '| '+' | '.join(map(str, cells))+' |'
     rows = [line(head), '|'+'---|'*len(head)]
     for r,e in rows_at(t, scale):
-        if fractions is None or r['fraction'] in fractions:
+        if (fractions is None or r['fraction'] in fractions) and (methods is None or r['method'] in methods):
             share = f"{100*r['fraction']:g}% ({r['labelled']})"
             w = _scales(e) if METHODS[r['method']].swept else ''
             cells = (metric(m).text(e[m]['mean'], e[m]['sd']) if m in e else '' for m in columns)
@@ -238,7 +240,7 @@ def _curve(ax, name, xs, es, m):
 def _legend(fig, ax):
     "One legend for all panels, below them"
     h, l = ax.get_legend_handles_labels()
-    fig.legend(h, l, loc='outside lower center', ncols=max(1, min(7, len(h))), fontsize=8)
+    fig.legend(h, l, loc='outside lower center', ncols=max(1, min(7, len(h), int(fig.get_figwidth()/1.7))), fontsize=9)
 
 def _least(t): return [r for r in t['rows'] if r['fraction']==min(r['fraction'] for r in t['rows'])]
 
@@ -283,7 +285,7 @@ def scales_figure(t:dict, metrics=FOUR):
 
 def frontier_figure(t:dict, x='cw_recall', y='cw_precision'):
     "Fidelity against diversity, with the scale as the parameter, at the smallest fraction"
-    fig, (ax,) = _figure(1, (6.4, 4.6))
+    fig, (ax,) = _figure(1, (8.8, 5.6))
     for r in _least(t):
         es = r['sweep'] or [r['chosen']]
         place, ink = (lambda e: (e[x]['mean'], e[y]['mean'])), _paint()[r['method']]
@@ -292,7 +294,7 @@ def frontier_figure(t:dict, x='cw_recall', y='cw_precision'):
     ax.plot(t['curve_floor'][x], t['curve_floor'][y], 'k*', ms=11, label='real images')
     ax.set_xlabel(f'{metric(x).title}: how much of a class is reached')
     ax.set_ylabel(f'{metric(y).title}: how real samples look')
-    ax.set_title('along the scale; circles: the scale chosen', fontsize=10); _legend(fig, ax)
+    ax.set_title('along the scale; circles: the scale chosen', fontsize=11); _legend(fig, ax)
     return fig
 
 # %% ../nbs/17a_tables.ipynb #cell-17
@@ -301,7 +303,8 @@ SIZES = dict(pull_error='pull_size', evidence_error='evidence_size') # 1: the er
 def _relative(noise, m):
     "What a panel shows of each noise level"
     if m not in SIZES: return noise
-    ratio = lambda n: spread(a/max(b, 1e-300) for a,b in zip(n[m]['values'], n[SIZES[m]]['values']))
+    of = lambda a, b: a/b if b>1e-9 else float('nan')   # where nothing pulls, nothing can be missed
+    ratio = lambda n: spread(of(a, b) for a,b in zip(n[m]['values'], n[SIZES[m]]['values']))
     return [{m: ratio(n)} for n in noise]
 
 def noise_figure(t:dict, metrics=tuple(NOISE)):
@@ -313,7 +316,8 @@ def noise_figure(t:dict, metrics=tuple(NOISE)):
             seen = _relative(r['noise'], m.name)
             _curve(ax, r['method'], [n['sigma'] for n in r['noise']], seen, m.name)
         ax.set_xscale('log'); ax.set_xlabel('noise level sigma'); ax.set_title(m.title, fontsize=10)
-        if m.name in SIZES: ax.axhline(1, color='0.6', lw=1, ls='--'); ax.set_yscale('log')
+        if m.name in SIZES:
+            ax.axhline(1, color='0.6', lw=1, ls='--'); ax.set_yscale('log', nonpositive='clip')
     if rows: _legend(fig, axs[0])
     return fig
 
