@@ -9,12 +9,11 @@ from turns import agreement, costs, peak_mb, seconds
 
 from scoreguidance.calibrate import sc, sc_total
 from scoreguidance.dlsm import dlsm_total
-from scoreguidance.engine import clipped_step
 from scoreguidance.images import Energy, ImageClassifier, ResNet, Round, Shape
 from scoreguidance.matching import ce
 from scoreguidance.score import Score, at, grad, perturb
 from scoreguidance.sde import VE
-from scoreguidance.train import average, start
+from scoreguidance.train import average, clipped_step, start
 
 peer = 'the cross-entropy step of the same classifier'
 sde = VE(.01, 50.)

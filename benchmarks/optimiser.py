@@ -4,9 +4,8 @@ import copy
 import torch
 from turns import agreement, apart, faster, turns
 
-from scoreguidance.engine import clipped_step
 from scoreguidance.images import full
-from scoreguidance.train import average
+from scoreguidance.train import average, clipped_step
 
 peer = "a loop over tensors: PyTorch's Adam, clipping and moving average with foreach=False"
 

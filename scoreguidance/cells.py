@@ -27,7 +27,7 @@ from .dlsm import dlsm
 from .selflearn import spread
 from .data import as_float, digest, hide, subset
 from .truth import Images
-from .engine import Recipe, batches, device, memory_mb, prepared, _meta
+from .engine import Recipe, batches, device, memory_mb, runner
 from .generate import collect, generate
 from .metrics import accuracy, frechet, intra
 from .comparisons import Choice, choose, label_distance, next_scale
@@ -63,7 +63,7 @@ def curve_of(m, w, run, dev): # state -> dict, or None
     b = Noised(x+w.sde.sigma(t)[:,None,None,None]*z, t, z)
     @torch.no_grad()
     def look(s):
-        f = at(prepared(s.ema, w.budget.bf16), w.sde)
+        f = at(runner(s.ema, w.budget.bf16), w.sde)
         more = dict(dlsm=dlsm(f, w.score, w.sde, b, y).item()) if w.score else {}
         return dict(ce=ce(f, b, y).item(), **more)
     return look
@@ -83,7 +83,7 @@ def train_cell(folder, w, run, y, teacher, here): # network or None, curve, seco
     batch = batches(*training_set(w, run, y, teacher), w.sde, b.clf_batch if clf else b.batch, m.share,
                     classes=w.classes, **seen(b, w.sde, clf))
     def loss(s):
-        known = w.context(ema=m.kind.read(prepared(s.ema.eval(), b.bf16), w.sde))
+        known = w.context(ema=m.kind.read(runner(s.ema.eval(), b.bf16), w.sde))
         return lambda f, v, yb: m.loss(m.kind.read(f, w.sde), known, v, yb)
     torch.manual_seed(run.seed)
     return train_network(folder, m.net(w), loss, batch, recipe_of(run), here, curve_of(m, w, run, dev))
@@ -110,15 +110,15 @@ def read_net(out, run, w): # its function of (x, t)
                                 "finished; run the grid again, which computes it first")
     net = m.net(w)
     net.load_state_dict(weights_of(folder))
-    return m.kind.read(prepared(net.eval().requires_grad_(False), w.budget.bf16), w.sde)
+    return m.kind.read(runner(net.eval().requires_grad_(False), w.budget.bf16), w.sde)
 
 def ahead_net(out, run, w): # its function of (x, t)
     "The trained network of a cell that may not be sampled yet"
     folder = Path(out)/'cells'/run.name
     if is_finished(folder): return read_net(out, run, w)
     m = METHODS[run.method]
-    s = load_state(start(m.net(w)), folder/'train', **_meta(recipe_of(run)))
-    return m.kind.read(prepared(s.ema.eval().requires_grad_(False), run.budget.bf16), w.sde)
+    s = load_state(start(m.net(w)), folder/'train', **recipe_of(run).facts())
+    return m.kind.read(runner(s.ema.eval().requires_grad_(False), run.budget.bf16), w.sde)
 
 # %% ../nbs/16h_cells.ipynb #cell-27a
 def own_judge(out, w, run, y, here): # network; y: labels, -1 where hidden
@@ -211,7 +211,7 @@ def cell(out, # folder of the grid
     w, m = world_of(out, run, here), METHODS[run.method]
     y, teacher = hide(w.y, split(out, w, run).to(dev)), before and read_net(out, before, w)
     net, curve, sec, mb = train_cell(folder, w, run, y, teacher, here)
-    f = m.kind.read(prepared(net, run.budget.bf16), w.sde) if net else teacher
+    f = m.kind.read(runner(net, run.budget.bf16), w.sde) if net else teacher
     near = rule(out, w, run, y, here) if m.swept and run.budget.curve else None
     pair = SimpleNamespace(net=f, weak=weak and read_net(out, weak, w))
     rows, best, images = sweep(folder, w, run, pair, near, y>=0, here)
@@ -244,5 +244,5 @@ def rehearsal(b, dev)->World:
     x, y = x.to(dev), y.to(dev)
     clf, cond = makers(b, flat, .5, dev)
     w = World(b, sde, gauss.to(dev), x, y, x, y, b.classes, clf, cond, cache(lambda: Images(sde, x, y)), .5)
-    net = prepared(unconditional(w).to(dev).eval().requires_grad_(False), b.bf16)
+    net = runner(unconditional(w).to(dev).eval().requires_grad_(False), b.bf16)
     return replace(w, score=from_denoiser(at(net, sde), sde))

@@ -14,7 +14,7 @@ from .files import read_json, writable, write_json
 from .store import missing
 from .data import as_float
 from .train import start
-from .engine import Recipe, device, prepared, recorded
+from .engine import Recipe, device, runner, record
 from .experiment import METHODS, Place, Plan, Task, World, plan, _list
 
 # %% ../nbs/16f_cost.ipynb #cell-33
@@ -39,13 +39,13 @@ def _timed(f, dev): # seconds of the second call
 def _replayed(net, loss): # None where nothing can be recorded
     "A step as the engine replays it"
     y = torch.zeros(1)
-    return recorded(start(net), lambda *_: loss(), lambda: (None, y), None, Recipe(graph=True), 1)
+    return record(start(net), lambda *_: loss(), lambda: (None, y), None, Recipe(graph=True), 1)
 
 def _calibrated(w, name, dev, rows):
     "What each of `rows` rows costs"
     m, b = METHODS[name], w.budget
     net = m.net(w)
-    run = prepared(net, getattr(b, 'bf16', False)) if net else None
+    run = runner(net, getattr(b, 'bf16', False)) if net else None
     f, n = m.kind.read(run, w.sde) if net else None, torch.arange(rows, device=dev)
     x, y, known = as_float(w.x)[n%len(w.x)], w.y[n%len(w.x)], w.context(ema=f, weak=f)
     def loss():

@@ -30,7 +30,7 @@ from .train import start
 from .data import as_float, digest, subset, to_uint8
 from .images import EDM, Energy, ImageClassifier, NCSNpp, Shape, norm
 from .truth import Images
-from .engine import Recipe, batches, device, prepared, train
+from .engine import Recipe, batches, device, runner, train
 from .generate import heun_walk, memory_walk, pc_walk
 from .folders import KINDS, write_networks
 from .metrics import accuracy, cas, ridge
@@ -381,7 +381,7 @@ def load_world(out, b, dev:str, number:int=0, score:bool=True)->World: # score: 
         return net.to(place).eval().requires_grad_(False)
     published = read_json(Path(out)/'judge'/'record.json').get('kind')=='PublishedJudge'
     judge = read(Path(out)/'judge', PublishedJudge() if published else new_judge(b))
-    net = prepared(read(score_folder(out, number), unconditional(w)), b.bf16)
+    net = runner(read(score_folder(out, number), unconditional(w)), b.bf16)
     look = partial(_look, out, b, judge, dev)
     i = torch.arange(len(w.y), device=place) if b.inception else (~lesson(w.y)).nonzero()[:,0]
     ref = cache(lambda: (look(w.x, True)[i.cpu()] if b.inception else look(w.x[i]), w.y[i].cpu()))

@@ -104,16 +104,17 @@ def toy(tmp):
 
 def train(tmp):
     "Networks of the command `train`: whole, and in slices of one step"
-    from scoreguidance.training import Wish, train_network
-    tiny = dict(net='tiny', preset='tiny', steps=4, batch=8)
-    wishes = {'score': Wish('score', 'digits', **tiny), 'conditional': Wish('conditional', 'digits', labels=.25, **tiny),
-              **{l: Wish('classifier', 'digits', loss=l, labels=.25, **tiny) for l in ('ce', 'sc', 'sc-labeled')},
-              'dlsm': Wish('classifier', 'digits', loss='dlsm', score=str(tmp/'score'), labels=.25, **tiny)}
+    from scoreguidance.training import TrainingRequest, train_network
+    tiny = dict(data='digits', net='tiny', preset='smoke', steps=4, batch=8)
+    asked = {'score': dict(what='score'), 'conditional': dict(what='conditional', labels=.25)}
+    for name in ('CG', 'CG-SC-all', 'CG-SC-labeled', 'CG-DLSM', 'CG-SC-student', 'CG-consistency'):
+        asked[name] = dict(what='classifier', method=name, labels=.25)
+    asked['CG-DLSM']['score'], asked['CG-SC-student']['teacher'] = str(tmp/'score'), str(tmp/'CG')
     out = {}
-    for name, w in wishes.items():
+    for name, a in asked.items():
         for cut in (None, 1e-9):
             where = tmp/(name if cut is None else f'{name}-cut')
-            while train_network(w, where, 'cpu', max_seconds=cut): pass
+            while train_network(TrainingRequest(**tiny, **a), where, 'cpu', max_seconds=cut): pass
             out[name if cut is None else f'{name} in slices'] = tensors([where/'model.safetensors'])
     return out
 

@@ -91,7 +91,8 @@ def test_alone_is_an_overview(argv, words, tmp_path):
     ('evaluat a.npz', "unknown command 'evaluat': did you mean evaluate?"),
     ('evaluate a.npz', "missing --reference: 'scoreguidance evaluate --help'"),
     ('evaluate a.npz --reference digits --times few', "--times: invalid int value: 'few': 'scoreguidance evaluate --help'"),
-    ('reproduce digits --preset smoke', 'unknown --preset smoke: reproduce and plan are told so by -p NAME VALUE'),
+    ('reproduce digits --colour red', "unknown --colour red: 'scoreguidance"),
+    ('train classifier digits --loss sc --out x', 'unknown --loss sc: a loss is named by its row of the tables, as --method CG-SC-all'),
     ('compare a.json --format pdf', "unknown --format 'pdf': choose one of markdown, latex, json"),
 ])
 def test_a_typing_mistake_is_one_sentence(line, words, capfd):

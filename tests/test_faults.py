@@ -37,7 +37,7 @@ from scoreguidance import files
 from scoreguidance import train as train_module
 from scoreguidance.cli import main
 from scoreguidance.data import digits, load_npz, to_uint8
-from scoreguidance.engine import Recipe, train as train_large
+from scoreguidance.engine import train as train_large
 from scoreguidance.evaluation import digits_judge, extractor, read, read_labels, read_reference
 from scoreguidance.exact import GMM
 from scoreguidance.world import load_world
@@ -51,7 +51,7 @@ from scoreguidance.protocol import results
 from scoreguidance.score import at, from_denoiser, perturb
 from scoreguidance.sde import VE
 from scoreguidance.tables import reproduce, table
-from scoreguidance.train import fit, load_state, save_state, start
+from scoreguidance.train import Recipe, fit, load_state, save_state, start
 
 many = int(os.environ.get('FAULTS', 5))
 
@@ -118,6 +118,7 @@ def says(text, *words):
 x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
 sde = VE(.05, 5.)
 steps, every = 60, 7
+recipe = Recipe(steps, 2e-3, 50, True, 0., .995, every=every, look=1)  # what `fit` makes of its arguments
 
 
 def job():
@@ -165,7 +166,7 @@ def test_training_killed(whole, tmp_path, seed, parts):
     code = struck(lambda: train(tmp_path/'run') and None, random.Random(seed).uniform(0, .95)*cpu)
     assert code in (-signal.SIGKILL, 0)
     if (tmp_path/'run'/'checkpoint.json').exists():
-        s = load_state(job()[0], tmp_path/'run', seed=0, steps=steps, lr=2e-3, ema=.995)
+        s = load_state(job()[0], tmp_path/'run', **recipe.facts())
         assert s.step % every == 0 or s.step == steps, 'a checkpoint is whole whenever it is there'
     assert bits(train(tmp_path/'run')) == end
     assert not scraps(tmp_path), 'scraps of the killed run are left'
@@ -186,7 +187,7 @@ def test_training_killed_before_each_file_operation(whole, tmp_path, parts, requ
             for _ in fit(s, loss, steps, folder=folder, every=every):
                 if s.step == 2*every: return
         code = struck_before(two, k, folder)
-        t = load_state(job()[0], folder, seed=0, steps=steps, lr=2e-3, ema=.995)
+        t = load_state(job()[0], folder, **recipe.facts())
         seen.add(t.step)
         assert bits(train(folder)) == whole[0] and not scraps(folder)
         shutil.rmtree(folder)
@@ -195,6 +196,18 @@ def test_training_killed_before_each_file_operation(whole, tmp_path, parts, requ
         k += 1
     assert k >= 6 and seen == {every, 2*every}, (k, seen)
     assert ('-parts' not in request.node.name and k < 20) or k >= 20, f'{k} file operations'
+
+
+def test_a_checkpoint_of_an_older_release(whole, tmp_path):
+    "It noted less of its run: what it noted must agree, and it goes on"
+    s, loss = job()
+    for _ in fit(s, loss, steps, folder=tmp_path, every=every):
+        if s.step == 2*every: break
+    old = read_json(tmp_path/'checkpoint.json')
+    write_json(tmp_path/'checkpoint.json', dict(old, meta=dict(seed=0, steps=steps, lr=2e-3, ema=.995)))
+    with pytest.raises(ValueError) as e: next(fit(*job(), steps, lr=1e-3, folder=tmp_path))
+    says(str(e.value), 'another run')
+    assert bits(train(tmp_path)) == whole[0]
 
 
 def test_training_interrupted(whole, tmp_path):
@@ -287,7 +300,7 @@ def room(n):
     finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def checkpoint(s, folder): train_module.save_state(s, folder, seed=0, steps=steps, lr=2e-3, ema=.995)
+def checkpoint(s, folder): train_module.save_state(s, folder, **recipe.facts())
 
 
 @pytest.fixture
@@ -297,7 +310,7 @@ def halfway(tmp_path):
     running = fit(s, loss, steps, folder=tmp_path/'run', every=every)
     for _ in range(3*every-1): next(running)
     running.close()
-    load = lambda: bits(load_state(job()[0], tmp_path/'run', seed=0, steps=steps, lr=2e-3, ema=.995))
+    load = lambda: bits(load_state(job()[0], tmp_path/'run', **recipe.facts()))
     return s, tmp_path/'run', load
 
 

@@ -22,7 +22,7 @@ from scoreguidance.nets import Classifier, Denoiser, Gauss
 from scoreguidance.sample import ancestral, em, heun, karras, langevin, ode, prior, reverse_diffusion, sample, then, transition
 from scoreguidance.score import Score, denoiser, fixed, from_denoiser, from_eps, grad, mix
 from scoreguidance.sde import VE, VP, SubVP, perturb
-from scoreguidance.train import cosine
+from scoreguidance.train import Recipe
 
 f32, f64 = torch.float32, torch.float64
 
@@ -488,5 +488,6 @@ def test_the_true_score_beats_others_at_a_point(w):
 
 @given(st.integers(1, 10_000), st.floats(1e-6, 10.), st.integers(1, 500))
 def test_learning_rates(steps, lr, warm):
-    rates = [cosine(i, steps, lr, warm) for i in {0, steps//3, steps//2, steps-1, steps}]
-    assert all(0 <= r <= lr*(1+1e-12) for r in rates) and cosine(steps, steps, lr, warm) <= 1e-15*lr
+    r = Recipe(steps, lr, warm, decay=True)
+    rates = [r.rate(i) for i in {0, steps//3, steps//2, steps-1, steps}]
+    assert all(0 <= v <= lr*(1+1e-12) for v in rates) and r.rate(steps) <= 1e-15*lr

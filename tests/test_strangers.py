@@ -22,7 +22,7 @@ from scoreguidance.nets import Denoiser, Gauss
 from scoreguidance.readers import read
 from scoreguidance.sample import heun, karras, prior, sample
 from scoreguidance.sde import VE
-from scoreguidance.training import Wish, allowed, size_of, wanted
+from scoreguidance.training import TrainingRequest, class_list, size_of
 from test_bad_input import says
 
 world = take(digits(False), torch.arange(200))
@@ -250,16 +250,16 @@ def test_names_travel(tmp_path):
     save_file(dict(x=colour[:4], y=torch.tensor([0, 1, 0, 1])), tmp_path/'s.safetensors', dict(classes=json.dumps(['3', '7'])))
     d = read(tmp_path/'s.safetensors')
     assert d.classes == ('3', '7') and numbered(d, tuple('0123456789')).y.tolist() == [3, 7, 3, 7]
-    assert wanted('3,7', ['3', '7'], 4).tolist() == [0, 1, 0, 1]
-    says(lambda: wanted('1', ['3', '7'], 4), 'no class 1')                               # a number is a name here
-    assert wanted('1', ['cat', 'dog'], 2).tolist() == [1, 1]
+    assert class_list('3,7', ['3', '7'], 4).tolist() == [0, 1, 0, 1]
+    says(lambda: class_list('1', ['3', '7'], 4), 'no class 1')                               # a number is a name here
+    assert class_list('1', ['cat', 'dog'], 2).tolist() == [1, 1]
 
 
 # training
 
 def test_nothing_is_mirrored_unasked():
     x = torch.arange(48, dtype=torch.uint8).reshape(1, 3, 4, 4).expand(8, -1, -1, -1)
-    assert not Wish('score', 'x').mirror and allowed(Wish('score', 'x')) and allowed(Wish('score', 'x', mirror=True))
+    assert not TrainingRequest('score', 'x').mirror and TrainingRequest('score', 'x', mirror=True).mirror
     for flip in (False, True):
         b, _ = batches(x, torch.zeros(8).long(), VE(1e-9, 2e-9), 64, flip=flip)()
         assert (to_uint8(b.x)-x[:1]).any().item() == flip
@@ -411,9 +411,9 @@ def test_no_folder_of_ones_own_is_taken_for_the_digits(here, capsys):
 def test_advice_can_be_followed(here, capsys, net):
     "Nothing is advised that is chosen already or that the command has not"
     np.savez('odd.npz', x=np.zeros((20, 1, 7, 7), np.uint8)); np.savez('unit.npz', x=np.full((20, 1, 8, 8), .5))
-    err = command(capsys, 'train', 'score', 'odd.npz', '--preset', 'tiny', '--net', net, '--out', 'o')[1]
+    err = command(capsys, 'train', 'score', 'odd.npz', '--preset', 'smoke', '--net', net, '--out', 'o')[1]
     assert 'multiples of' in err and ('--net tiny' in err) == (net == 'small')
-    err = command(capsys, 'train', 'score', 'unit.npz', '--preset', 'tiny', '--net', net, '--out', 'o')[1]
+    err = command(capsys, 'train', 'score', 'unit.npz', '--preset', 'smoke', '--net', net, '--out', 'o')[1]
     assert '--range' in err
     assert 'set download=True' not in command(capsys, 'train', 'score', 'cifar10:here', '--out', 'o')[1]
 
@@ -451,7 +451,7 @@ def test_fuzz_files(here, capsys, content):
 
 ODD = ['', '-1', '0', 'nan', 'None', '~', 'a,b', '99999999999999999999']
 OPTIONS = [('evaluate', 'x.npz', '--reference', 'x.npz', '--features', 'pixels', '--times', '0', o) for o in ('--times', '--device', '--nfe', '--key', '--test', '--labels', '--features')] + \
-    [('train', 'score', 'x.npz', '--out', 'o', '--preset', 'tiny', '--net', 'tiny', '--steps', '1', o) for o in ('--labels', '--batch', '--seed', '--slices', '--device', '--loss')] + \
+    [('train', 'score', 'x.npz', '--out', 'o', '--preset', 'smoke', '--net', 'tiny', '--steps', '1', o) for o in ('--labels', '--batch', '--seed', '--slices', '--device', '--method')] + \
     [('sample', 'digits', '--out', 's.safetensors', '--n', '1', '--steps', '2', o) for o in ('--n', '--steps', '--classes', '--seed', '--batch', '--device')]
 
 
