@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from .files import Alone
-from .core import bounds, tell, which
+from .core import as_numbers, bounds, tell, which
 from .score import perturb
 from .train import State, average, load_state, save_state
 from .calibrate import semi
@@ -54,6 +54,7 @@ def batches(x:Tensor, # images, bytes [n,c,h,w], on the device
             times=None, # x0 [b,...] -> times [b], such as `lognormal`; uniform when not given
            ): # () -> (noised batch, labels), from torch's global generators
     "Noised batches of images"
+    x = as_numbers(x, 'images')
     draw = semi(torch.arange(len(x), dtype=torch.float64, device=x.device)[:,None], y, size, share, classes)
     def batch():
         i, yb = draw()                                  # row numbers: the images stay bytes

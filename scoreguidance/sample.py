@@ -76,12 +76,18 @@ def then(*steps): # steps to compose, first to last
 pc = then(langevin, reverse_diffusion)
 
 # %% ../nbs/07_sampling.ipynb #cell-26
+def _start(x):
+    "Raise unless it is a tensor to walk with"
+    if isinstance(x, Tensor) and x.is_floating_point() and x.ndim: return x
+    what = f'{x.dtype} of shape {tuple(x.shape)}' if isinstance(x, Tensor) else type(x).__name__
+    raise ValueError(f"a walk of {what}: start from a tensor of floats, prior(sde, torch.zeros(n, ...))")
+
 def prior(sde, # schedule
           like:Tensor, # shape, dtype and device: [b,...]
           randn=torch.randn_like, # where noise comes from
          )->Tensor: # noise to start from, at time 1
     "Pure noise of the size the schedule ends with"
-    return sde.sigma(torch.ones((), dtype=like.dtype, device=like.device))*randn(like)
+    return sde.sigma(torch.ones((), dtype=_start(like).dtype, device=like.device))*randn(like)
 
 def sample(step, # what to do between two times
            s, # score
@@ -91,7 +97,7 @@ def sample(step, # what to do between two times
            randn=torch.randn_like, # where noise comes from
           ): # yields the state at ts[1], ts[2], ...
     "Walk `x` down the times `ts`, one `step` after another"
-    now = x[0] if isinstance(x, tuple) else x               # a step that remembers has more to its state
+    now = _start(x[0] if isinstance(x, tuple) else x)       # a step that remembers has more to its state
     ts = check_t(ts).to(now)
     if ts.ndim!=1 or len(ts)<2 or not bool((ts.diff()<0).all()):
         raise ValueError("ts must be two or more strictly falling times: try torch.linspace(1, 1e-3, 100)")
