@@ -58,7 +58,7 @@ def row(tiny, rounds):
 
     def floor(noised):
         for _ in range(count):
-            out.copy_(x[torch.randint(n, (size,))]).mul_(1/127.5).sub_(1)
+            out.copy_(x.index_select(0, torch.randint(n, (size,)))).mul_(1/127.5).sub_(1)
             if noised: torch.add(out, z.normal_(), alpha=.5, out=noise)
     t = turns({'floor': lambda: floor(False), 'noised floor': lambda: floor(True), 'ours': ours(False), 'theirs': theirs(False), 'noised': ours(True), 'both': theirs(True)}, rounds)
     how = dict(per=size*count/1e6, unit='us per image')

@@ -9,7 +9,7 @@ __all__ = ['pc', 'em', 'ode', 'ddim', 'heun', 'transition', 'ancestral', 'revers
 # %% ../nbs/07_sampling.ipynb #cell-2
 import torch
 from torch import Tensor
-from .core import bc, check_t, sumsq
+from .core import bc, check_t
 
 # %% ../nbs/07_sampling.ipynb #cell-5
 def em(s, # score
@@ -52,8 +52,8 @@ def ancestral(s, sde, x, t, u, randn=torch.randn_like):
 
 def reverse_diffusion(s, sde, x, t, u, randn=torch.randn_like):
     "The reverse-diffusion predictor (Song et al. 2021, App. E)"
-    a, v = transition(sde, t, u)
-    return (2-a)*x + v*s(x, t) + v.sqrt()*randn(x)
+    a, v = (bc(k, x) for k in transition(sde, t, u))
+    return ((2-a)*x).addcmul_(v, s(x, t)).addcmul_(v.sqrt(), randn(x))  # (2-a)*x + v*s + v.sqrt()*z
 
 # %% ../nbs/07_sampling.ipynb #cell-22
 def langevin(s, sde, x, t, u, randn=torch.randn_like,
@@ -62,9 +62,10 @@ def langevin(s, sde, x, t, u, randn=torch.randn_like,
             )->Tensor: # still at time t
     "One corrector step at time `t` (Song et al. 2021, Alg. 4 and 5)"
     d, z = s(x, t), randn(x)
-    r = norm(sumsq(z).sqrt())/norm(sumsq(d).sqrt()).clamp(min=1e-12)
-    e = bc(2*transition(sde, t, u)[0]**2*(snr*r)**2, x)
-    return x + e*d + (2*e).sqrt()*z
+    length = lambda v: torch.linalg.vector_norm(v.flatten(1), dim=1)
+    r = norm(length(z))/norm(length(d)).clamp(min=1e-12)
+    e = bc(2*(sde.alpha(t)/sde.alpha(u)*snr*r)**2, x)
+    return torch.addcmul(x, e, d).addcmul_((2*e).sqrt(), z)     # x + e*d + (2*e).sqrt()*z
 
 def then(*steps): # steps to compose, first to last
     "A step made of steps: all see the same times"

@@ -78,7 +78,7 @@ def perturb(sde, # schedule with alpha(t) and sigma(t)
         tell(t, bounds=(eps, 1.))
     check_t(t); check_x(x0, 'x0')
     t, z = rows(t, x0), randn(x0)
-    return Noised(bc(sde.alpha(t), x0)*x0 + bc(sde.sigma(t), x0)*z, t, z)
+    return Noised((bc(sde.alpha(t), x0)*x0).add_(bc(sde.sigma(t), x0)*z), t, z)
 
 # %% ../nbs/01_score.ipynb #level
 @dataclass(frozen=True)
