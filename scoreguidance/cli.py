@@ -269,8 +269,8 @@ class Experiments(list):
     "Names of experiments, and whatever lies there as a file or folder of images"
     def __contains__(self, name): return super().__contains__(name) or os.path.exists(str(name))
 
-EXPERIMENTS = Experiments(['digits', 'cifar10', 'cifar100'])
-PARAMETERS = ("preset (digits: default, smoke, thorough; cifar: smoke, cpu, budget, paper), methods, "
+EXPERIMENTS = Experiments(['digits', 'mnist', 'fashion', 'cifar10', 'cifar100'])
+PARAMETERS = ("preset (digits, mnist, fashion: default, smoke, thorough; cifar: smoke, cpu, budget, paper), methods, "
               "fractions, seeds (separated by commas; methods also all, papers, rivals), out (folder), "
               "workers, executor (processes, dask), address (of a Dask scheduler); for cifar also root "
               "(folder of the data), device, seconds")
@@ -319,16 +319,13 @@ def parser():
 def experiment(name): # (function of the parameters, task)
     "What runs an experiment"
     from functools import partial
-    from scoreguidance.digits import DIGITS
-    if name=='digits':
-        from scoreguidance.tables import reproduce
-        return reproduce, DIGITS
-    if name not in list(EXPERIMENTS):
-        from scoreguidance.own import images_of, reproduce_own, task_of
-        return partial(reproduce_own, name), task_of(name, images_of(name))
-    from scoreguidance.cifar import CIFAR10, CIFAR100, reproduce_images
-    task = dict(cifar10=CIFAR10, cifar100=CIFAR100)[name]
-    return partial(reproduce_images, task), task
+    from scoreguidance.cifar import CIFAR10, CIFAR100
+    from scoreguidance.digits import DIGITS, FASHION, MNIST
+    from scoreguidance.tables import reproduce
+    known = {t.name: t for t in (DIGITS, MNIST, FASHION, CIFAR10, CIFAR100)}
+    if name in known: return partial(reproduce, known[name]), known[name]
+    from scoreguidance.own import images_of, reproduce_own, task_of
+    return partial(reproduce_own, name), task_of(name, images_of(name))
 
 def planned(a)->int: # exit status
     "`plan`"
@@ -354,7 +351,7 @@ def reproduced(a)->int: # exit status: 0, 1 where cells are missing, 3 where the
     else:
         f, task = experiment(a.experiment)
         kw = params(a.p, f)
-        small = kw.get('preset', 'default' if a.experiment=='digits' else 'cpu')
+        small = kw.setdefault('preset', task.usual)
         out = kw.setdefault('out', f'out/{task.name}' + (f'-{small}' if small!='default' else ''))
         print(f"reproduce {a.experiment}: " + ', '.join(f'{k}={v}' for k,v in kw.items()), flush=True)
         try: t = f(**kw, say=lambda s: print(s, flush=True))

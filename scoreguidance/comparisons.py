@@ -362,9 +362,9 @@ def marked(values:dict, # method -> metric -> value in each draw
     return {m: 'best' if m == top else 'near' if m in open_ else '' for m in have}
 
 # %% ../nbs/16d_comparisons.ipynb #cell-42
-def per_draw(rows, # of a stored table: method, fraction, seeds, best_scale, and the sweep
+def per_draw(rows, # of a stored table: method, fraction, seeds, chosen, oracle and the sweep
              fraction:float, # share of labelled images
-             scale:float|None=None, # one for all; each row's best where None
+             scale='chosen', # chosen, oracle, or one scale for all (rows without one stay as they are)
             )->tuple: # method -> metric -> value in each draw, and method -> metric -> mean in each class
     "Values and class means of a table's rows, over shared draws"
     rows = [r for r in rows if r['fraction'] == fraction]
@@ -372,8 +372,8 @@ def per_draw(rows, # of a stored table: method, fraction, seeds, best_scale, and
     if len({tuple(r['seeds']) for r in rows}) > 1:
         raise ValueError("rows are of different draws: make them equal")
     def at(r):
-        asked = r['best_scale'] if scale is None or len(r['sweep']) == 1 else scale
-        return next((e for e in r['sweep'] if e['scale'] == asked), None)
+        if isinstance(scale, str) or not r['sweep']: return r[scale if isinstance(scale, str) else 'chosen']
+        return next((e for e in r['sweep'] if e['scale'] == scale), None)
     found = {r['method']: e for r in rows if (e := at(r))}
     drawn = lambda e: {k: v['values'] for k,v in e.items() if isinstance(v, dict) and 'values' in v}
     values = {m: drawn(e) for m,e in found.items()}

@@ -47,15 +47,15 @@ def _calibrated(w, name, dev, rows):
     net = m.net(w)
     run = prepared(net, getattr(b, 'bf16', False)) if net else None
     f, n = m.kind.read(run, w.sde) if net else None, torch.arange(rows, device=dev)
-    x, y = as_float(w.x)[n%len(w.x)], w.y[n%len(w.x)]
+    x, y, known = as_float(w.x)[n%len(w.x)], w.y[n%len(w.x)], w.context(ema=f, weak=f)
     def loss():
         v = perturb(w.sde, x)
-        return m.loss(f, w._replace(ema=f), v, torch.where(n<rows//2, y, -1) if m.share<1 else y)
+        return m.loss(f, known, v, torch.where(n<rows//2, y, -1) if m.share<1 else y)
     step = lambda: loss().backward()
     if getattr(b, 'graph', False) and net: step = _replayed(net, loss) or step
     v, t = torch.randn_like(x), torch.full((rows,), .5, device=dev)
     def evaluate():
-        with torch.no_grad(): m.score(f, w, n%w.classes, 2.)(v, t)
+        with torch.no_grad(): m.score(f, known, n%w.classes, 2.)(v, t)
     size = sum(p.numel() for p in net.parameters()) if net else 0
     return dict(step=_timed(step, dev)/rows if m.steps else 0.,
                 bytes=saved_bytes(loss)/rows if m.steps else 0., evaluation=_timed(evaluate, dev)/rows,
@@ -77,12 +77,12 @@ def calibrated(w:World, name:str, dev, rows:int=8)->dict: # seconds and bytes pe
 def _rows(b, m):
     "Rows a method's network is trained with"
     batch = getattr(b, 'clf_batch', b.batch) if m.steps=='clf_steps' else b.batch
-    return batch*getattr(b, m.steps) if m.steps else 0
+    return batch*m.part*getattr(b, m.steps) if m.steps else 0
 
 def _samples(b, m, name):
     "Samples that a cell draws, where its grid of scales does not go on"
     if not hasattr(b, 'curve'): return b.n*(len(b.scales) if m.swept else 1)
-    return b.amount(name)+(b.curve*len(b.scales) if m.swept else 0)
+    return b.amount(name)*(1+m.swept)+(b.curve*len(b.scales) if m.swept else 0)
 
 def _rehearsed(task, budget, dev):
     if task.rehearsal: return task.rehearsal(budget, dev)
@@ -99,7 +99,8 @@ def estimate(task:Task, p:Plan, out, here=Place())->dict: # hours and gigabytes,
         train, draw = c['step']*_rows(b, m), c['evaluation']*b.nfe*_samples(b, m, name)
         cells, gb = sum(r.method==name for r in p.runs), (20*c['parameters']+b.batch*c['bytes'])/2**30
         rows.append(dict(method=name, cells=cells, left=n, hours=(train+draw)/3600, gigabytes=gb))
-    base = calibrated(w, 'Cond', dev)['step']*b.batch*b.score_steps/3600 if 'score' in shared else 0.
+    many = b.batch*b.score_steps*getattr(b, 'scores', 1)
+    base = calibrated(w, 'Cond', dev)['step']*many/3600 if 'score' in shared else 0.
     total, most = base+sum(r['left']*r['hours'] for r in rows), max(r['gigabytes'] for r in rows)
     return dict(task=task.name, preset=p.preset, device=str(dev), rows=rows, shared=shared, score_hours=base,
                 hours=total, gigabytes=most)

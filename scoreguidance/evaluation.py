@@ -20,8 +20,10 @@ from .core import as_numbers, bounds
 from .data import Data, as_float, as_labels, cifar10, cifar100, digest, digits, natural, ranged, to_uint8
 from .readers import image_folder, place, read, read_labels
 from .engine import device as at
-from .digits import Budget, Judge, make_judge
-from .store import commit, hardware
+from .experiment import Place
+from .world import Budget, make_judge, new_judge
+from .digits import DIGITS, SMALL
+from .store import commit, hardware, is_finished
 from .features import (MODES, Extractor, extract, fid_helper, inception, network, pixels,
                                     resnet56, which)
 from .files import Alone, read_json, read_tensors
@@ -62,16 +64,18 @@ def reference_name(name)->str: # the same on every machine
 # %% ../nbs/17b_evaluation.ipynb #cell-16
 def digits_judge(folder='out/judge', # where it is, or will be
                  device='cpu', # where it runs
-                 budget:Budget=Budget(), # what its training may spend
+                 budget:Budget=SMALL, # what its training may spend
                 )->Extractor: # 32 features, and a head of 10 classes
     "The judge of the digits"
     path = Path(folder)/'judge'
-    if not (path/'record.json').exists():
+    if not is_finished(path):
         with Alone(folder, wait=True): # two at once: the second finds it made
-            if not (path/'record.json').exists(): make_judge(folder, budget)
-    net, sha = Judge(), read_json(path/'record.json')['tensors']['weights']
+            if not is_finished(Path(folder)/'data'): DIGITS.make['data'](folder, budget)
+            if not is_finished(path): make_judge(folder, budget, Place(device='cpu'))
+    net, sha = new_judge(budget), read_json(path/'record.json')['tensors']['weights']
     mend = f"delete the folder '{path}' and run again"
-    net.load_state_dict(read_tensors(path/'weights.safetensors', sha, mend))
+    try: net.load_state_dict(read_tensors(path/'weights.safetensors', sha, mend))
+    except RuntimeError: raise ValueError(f"the judge in '{path}' is an older release's: {mend}") from None
     net = net.eval().to(device).requires_grad_(False)
     head = lambda f: net.head(f.to(device)).cpu()
     return network(net.features, 'digits judge', as_float, head, (1, 8, 8), device, sha)

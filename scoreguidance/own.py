@@ -11,14 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 from torch import Tensor
-from .files import read_json, writable
-from .store import finish, is_finished
-from .data import Data, as_float, digest, to_uint8
-from .nets import Gauss
-from .experiment import MORE, Place, Plan, Task, plan
-from .tables import pool_of, run_grid
+from .files import read_json
+from .store import is_finished
+from .data import Data, digest, to_uint8
+from .experiment import MORE, Place, Plan, Task
+from .world import keep_data, smaller
+from .tables import reproduce
 from .readers import read
-from .cifar import BUDGET, CIFAR10, CPU, SMOKE, asked, smaller
+from .cifar import BUDGET, CIFAR10, CPU, SMOKE
 from .cost import plan_of
 from .training import size_of
 
@@ -69,16 +69,12 @@ def make_own(out, budget, here=Place())->dict:
     if not here.root:
         raise FileNotFoundError(f"the images of '{out}' are gone from its folder data: give the same file "
                                 "again")
-    b, d, folder = budget, images_of(here.root), writable(Path(out)/'data')
+    b, d = budget, images_of(here.root)
     x, test, lab = smaller(d.x, b.size), held_out(d.y), d.y>=0
-    keep, gauss = lab & ~test, Gauss(b.shape, as_float(x[~test]))
-    more = {} if lab.all() else dict(x_more=x[~lab])
-    record = dict(what='data', data=b.data, size=b.size, classes=b.classes, names=list(d.classes),
-                  source=digest(d.x, d.y), n=int(keep.sum()), n_test=int(test.sum()),
-                  n_more=int((~lab).sum()), digest=digest(x[keep], d.y[keep]),
-                  sd=size_of(x[keep]))
-    return finish(folder, record, images=dict(x=x[keep], y=d.y[keep], x_test=x[test], y_test=d.y[test],
-                                              **more, **gauss.state_dict(prefix='gauss.')))
+    keep = lab & ~test
+    return keep_data(out, b, x[keep], d.y[keep], x[test], d.y[test], None if lab.all() else x[~lab],
+                     names=list(d.classes), source=digest(d.x, d.y), n_more=int((~lab).sum()),
+                     sd=size_of(x[keep]))
 
 # %% ../nbs/17e_own_images.ipynb #cell-8-2
 def task_of(path, d:Data)->Task: # d: of `images_of`
@@ -93,7 +89,7 @@ def task_of(path, d:Data)->Task: # d: of `images_of`
     presets = dict(smoke=p('smoke', SMOKE, 8, seeds=(0,)), cpu=p('cpu', CPU, 16),
                    budget=p('budget', BUDGET, 64))
     return CIFAR10._replace(name=name, presets=presets, make={**CIFAR10.make, 'data': make_own},
-                            asks=('device',))
+                            asks=('device', 'minutes'))
 
 # %% ../nbs/17e_own_images.ipynb #cell-10
 def _same(out, d, path):
@@ -103,21 +99,18 @@ def _same(out, d, path):
 
 def reproduce_own(path, # file or folder of images
                   preset:str='cpu', # smoke, cpu, budget
-                  methods='', fractions='', seeds='', # as in `cifar.reproduce_images`
+                  methods='', fractions='', seeds='', # as in `tables.reproduce`
                   out='', # folder for records, table and figures; out/NAME-PRESET when empty
                   device='auto', workers='', seconds='', executor='processes', address='', # as there
-                  say=print, # where progress is told; None for silence
+                  minutes='', say=print, # as there
                  )->dict: # the table as data
     "The experiment on a user's own images: check, compute what is missing, build table and figures"
     d = images_of(path)
     task = task_of(path, d)
     out = out or f'out/{task.name}-{preset}'
-    choice = preset, methods, fractions, seeds
-    p = plan(*choice, task=task)
-    if not is_finished(Path(out)/'data'): make_own(out, p.budget, Place(root=str(path)))
-    _same(out, d, path)
-    p, out, here, n = asked(task, *choice, out, '', device, workers, seconds)
-    return run_grid(task, p, out, pool_of(n, executor, address), here, say)
+    if is_finished(Path(out)/'data'): _same(out, d, path)
+    return reproduce(task, preset, methods, fractions, seeds, out, str(path), device, workers, seconds,
+                     executor, address, minutes=minutes, say=say)
 
 # %% ../nbs/17e_own_images.ipynb #cell-10-2
 def plan_own(path, preset:str='cpu', methods='', fractions='', seeds='', out='', device='auto',

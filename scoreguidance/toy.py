@@ -96,7 +96,7 @@ def double(net, sde):
 
 # %% ../nbs/13_toy.ipynb #cell-11
 ROWS = {'CE': 'CG', 'DLSM': 'CG-DLSM', 'SC': 'CG-SC-all', 'SC-labeled': 'CG-SC-labeled',
-        'SC-all': 'CG-SC-all', 'posterior SM': 'Cond'} # as the papers' toy tables call rows of notebook 12c
+        'SC-all': 'CG-SC-all', 'posterior SM': 'Cond'} # as the papers' toy tables call rows of notebook 12d
 
 def loss_of(name:str, # in ROWS, and what follows a comma
             sde, net=None, # schedule, unconditional score

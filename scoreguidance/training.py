@@ -125,7 +125,7 @@ _ROW = {'conditional': 'CFG-all', 'ce': 'CG', 'sc': 'CG-SC-all', 'sc-labeled': '
         'dlsm': 'CG-DLSM'}
 
 def loss_of(w:Wish, sde, dev): # (loss of (f, noised batch, labels), share of labelled rows)
-    "What trains a wish's network: a row of notebook 12c, or the unconditional score"
+    "What trains a wish's network: a row of notebook 12d, or the unconditional score"
     s = lambda f: from_denoiser(at(f, sde), sde)
     if w.what=='score': return lambda f,b,y: dsm(s(f), sde, b), 1.
     m = METHODS[_ROW[w.loss if w.what=='classifier' else w.what]]

@@ -52,7 +52,7 @@ def cell(folder):
     r = read_json(folder/'record.json')
     weights = sorted(f for f in folder.glob('*.safetensors') if f.name != 'samples.safetensors' and f.name != 'images.safetensors')
     images = [f for f in (folder/'samples.safetensors', folder/'images.safetensors') if f.exists()]
-    said = {k: r[k] for k in ('rows', 'noise', 'floor', 'labels', 'labelled', 'data', 'digest') if k in r}
+    said = {k: r[k] for k in ('rows', 'chosen', 'oracle', 'noise', 'floor', 'labels', 'labelled', 'data', 'digest') if k in r}
     return dict(weights=tensors(weights), images=tensors(images), numbers=numbers(said), **({'curve': numbers(r['curve'])} if r.get('curve') else {}))
 
 
@@ -67,8 +67,9 @@ def folder(out):
 
 def digits(tmp):
     "The smoke grid of digits, and a part of it that was killed in the middle of a cell and resumed"
+    from scoreguidance.digits import DIGITS
     from scoreguidance.tables import reproduce
-    t = reproduce('smoke', out=str(tmp/'whole'), workers=1, say=None)
+    t = reproduce(DIGITS, 'smoke', out=str(tmp/'whole'), workers=1, say=None)
     stored = {f'table {k}': numbers(t[k]) for k in ('rows', 'floor')}
     whole = folder(tmp/'whole')
     same(killed(tmp/'killed'), whole, 'killed and resumed')
@@ -77,8 +78,8 @@ def digits(tmp):
 
 def killed(out):
     "A run killed after its first cell, at work on the next, and run again"
-    go = ("import torch; torch.set_num_threads(1); from scoreguidance.tables import reproduce; "
-          f"reproduce('smoke', 'CG,CG-SC-all,CG-pseudo', .05, 0, {str(out)!r}, 1, say=None)")
+    go = ("import torch; torch.set_num_threads(1); from scoreguidance.tables import reproduce; from scoreguidance.digits import DIGITS; "
+          f"reproduce(DIGITS, 'smoke', 'CG,CG-SC-all,CG-pseudo', .05, 0, {str(out)!r}, 1, say=None)")
     p = subprocess.Popen([sys.executable, '-c', go])
     while not list(out.glob('cells/*/record.json')) and p.poll() is None: time.sleep(.01)
     time.sleep(.3)
@@ -119,8 +120,8 @@ def train(tmp):
 
 def images(tmp):
     "The smoke grid of images, and a part of it in slices of no time"
-    from scoreguidance.cifar import CIFAR10, Place
-    from scoreguidance.experiment import TimeUp, grid
+    from scoreguidance.cifar import CIFAR10
+    from scoreguidance.experiment import Place, TimeUp, grid
     p = plan('smoke', task=CIFAR10)
     assert grid(tmp/'whole', p, 1, None, task=CIFAR10, here=Place(device='cpu')) == []
     few, out = replace(p, methods=('CG', 'CG-SC-all'), fractions=(.1,)), tmp/'slices'

@@ -14,12 +14,14 @@ import pytest
 import torch
 
 from scoreguidance import data
-from scoreguidance.cifar import (CIFAR10, SMOKE, ImageBudget, Place, blank, image_cell, make_data,
-                                 reproduce_images, smaller)
+from scoreguidance.cells import cell
+from scoreguidance.world import Budget, facts, smaller
+from scoreguidance.cifar import CIFAR10, SMOKE, make_data
 from scoreguidance.cli import main
 from scoreguidance.cost import estimate, plan_of
-from scoreguidance.experiment import METHODS, Plan, TimeUp, grid, teacher_of
+from scoreguidance.experiment import METHODS, PAPERS, RIVALS, Place, Plan, TimeUp, grid, teacher_of, weak_of
 from scoreguidance.files import read_json, read_tensors
+from scoreguidance.tables import reproduce
 
 tiny = replace(SMOKE, score_steps=4, clf_steps=4, judge_steps=6, n=24, scales=(1.,), levels=(1.,))
 here = Place(device='cpu')
@@ -47,7 +49,7 @@ def official(tmp_path, monkeypatch):
 
 
 def test_official_files_become_the_data_of_a_run(official, tmp_path):
-    b = ImageBudget(size=16, classes=3)
+    b = Budget(size=16, classes=3)
     r = make_data(tmp_path/'out', b, Place(str(official)))
     assert (r['n'], r['n_test']) == (36, 18)
     t = read_tensors(tmp_path/'out'/'data'/'images.safetensors')
@@ -56,7 +58,7 @@ def test_official_files_become_the_data_of_a_run(official, tmp_path):
     assert torch.equal(t['y'], d.y[keep]) and torch.equal(t['x'], smaller(d.x[keep], 16))
     mean = d.x[keep].float().unflatten(2, (16, 2)).unflatten(4, (16, 2)).mean((3, 5))
     assert (t['x'].float()-mean).abs().max() <= .5+1e-3                    # a block's mean, rounded to a byte
-    w = blank(tmp_path/'out', b, torch.device('cpu'))
+    w = facts(tmp_path/'out', b, torch.device('cpu'))
     assert w.classes == 3 and w.gauss.mean.shape == (3*16*16,)
 
 
@@ -81,14 +83,14 @@ def test_smoke_takes_real_images_where_it_is_told(official, tmp_path, capsys):
 def test_what_does_not_fit_is_said_before_any_work(change, words, tmp_path):
     out = tmp_path/'out'
     with pytest.raises((ValueError, FileNotFoundError)) as e:
-        reproduce_images(CIFAR10, **{'preset': 'cpu', 'out': str(out), 'say': None, **change})
+        reproduce(CIFAR10, **{'preset': 'cpu', 'out': str(out), 'say': None, **change})
     assert all(w in str(e.value) for w in words), str(e.value)
     assert not (out/'cells').exists()
 
 
 def numbers(out, p):
     strip = lambda r: {k: v for k, v in r.items() if k != 'sample_seconds'}
-    return {c.name: [strip(r) for r in image_cell(out, c, here)['rows']] for c in p.runs}
+    return {c.name: [strip(r) for r in (lambda q: [*q['rows'], q['chosen'], q['oracle']])(cell(out, c, here))] for c in p.runs}
 
 
 def test_killed_cells_go_on_and_end_alike(tmp_path):
@@ -125,11 +127,11 @@ def test_a_failing_cell_leaves_a_hole_and_the_rest_goes_on(tmp_path, monkeypatch
     bad = lambda f, w, b, y: f(b.x, b.t).sum()*float('nan')
     monkeypatch.setitem(METHODS, 'CG-smooth', broken._replace(loss=bad))
     said, choice = [], dict(preset='smoke', methods='CG,CG-smooth', fractions='.1', out=str(out), workers=1, device='cpu')
-    t = reproduce_images(CIFAR10, **choice, say=said.append)
+    t = reproduce(CIFAR10, **choice, say=said.append)
     assert len(t['missing']) == 1 and t['missing'][0].startswith('CG-smooth') and [r['method'] for r in t['rows']] == ['CG']
     assert any('CG-smooth' in s and 'not finite' in s for s in said)
     monkeypatch.setitem(METHODS, 'CG-smooth', broken)
-    assert reproduce_images(CIFAR10, **choice, say=None)['missing'] == []
+    assert reproduce(CIFAR10, **choice, say=None)['missing'] == []
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
@@ -166,9 +168,9 @@ def test_nothing_is_unpickled(tmp_path):
 def test_every_method_is_a_row_of_every_task():
     "No method is of one data set only; teachers come before their students in a plan"
     for p in CIFAR10.presets.values(): assert set(p.methods) <= set(METHODS)
-    assert CIFAR10.presets['smoke'].methods == tuple(METHODS)
+    assert CIFAR10.presets['smoke'].methods == (*PAPERS, *RIVALS)
     for r in CIFAR10.presets['smoke'].runs:
-        if (t := teacher_of(r)): assert t in CIFAR10.presets['smoke'].runs
+        for t in filter(None, (teacher_of(r), weak_of(r))): assert t in CIFAR10.presets['smoke'].runs
 
 
 def test_the_plan_counts_what_is_left(tmp_path):

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import matplotlib.figure  # noqa: F401  (loaded once here, not in every fork)
 import numpy as np
+from dataclasses import replace
 import pytest
 import sklearn.linear_model  # noqa: F401
 import sklearn.svm  # noqa: F401
@@ -39,7 +40,8 @@ from scoreguidance.data import digits, load_npz, to_uint8
 from scoreguidance.engine import Recipe, train as train_large
 from scoreguidance.evaluation import digits_judge, extractor, read, read_labels, read_reference
 from scoreguidance.exact import GMM
-from scoreguidance.digits import Budget, load_world
+from scoreguidance.world import load_world
+from scoreguidance.digits import DIGITS, SMALL
 from scoreguidance.features import extract, network, sha_of
 from scoreguidance.files import Alone, read_json, read_tensors, write_bytes, write_json, write_tensors
 from scoreguidance.generate import collect, generate, heun_walk
@@ -622,7 +624,7 @@ def test_damaged_evaluation(judged, tmp_path, capfd):
     says(capfd.readouterr().err, 'damaged record', 'checksum', 'delete it and run again')
 
 
-small = Budget(judge_steps=40, batch=16)
+small = replace(SMALL, judge_steps=40, batch=16)
 
 
 def test_two_evaluations_make_one_judge(tmp_path):
@@ -735,7 +737,7 @@ def test_every_file_carries_a_checksum(grid, tmp_path):
             if p.suffix == '.json':
                 with pytest.raises(ValueError, match='damaged record'): read_json(p)
             if p.name != 'table.json':
-                with pytest.raises(ValueError) as e: reproduce(**choice, out=out, workers=1, say=None)
+                with pytest.raises(ValueError) as e: reproduce(DIGITS, **choice, out=out, workers=1, say=None)
                 says(str(e.value), 'damaged', p.name, 'run again')
         p.write_bytes(b)
     for p in left: p.name in derived and p.unlink()

@@ -4,10 +4,10 @@ import pytest
 import torch
 from PIL import Image
 
-from scoreguidance.cifar import Place, blank
+from scoreguidance.world import facts
 from scoreguidance.cli import main
 from scoreguidance.data import digits, to_uint8
-from scoreguidance.experiment import complete, everything
+from scoreguidance.experiment import Place, complete, everything
 from scoreguidance.files import read_json
 from scoreguidance.own import held_out, images_of, make_own, side, task_of
 
@@ -57,7 +57,7 @@ def test_unlabelled_images_are_welcome(files, tmp_path):
     assert b['data'] == 'some and unlabelled' and not complete(b)
     rows = read_json(out/'table.json')['rows']
     assert [r['method'] for r in rows] == ['CG-SC-labeled', 'CG-SC-all'] and 'are one run' not in (out/'table.md').read_text()
-    w = blank(out, task_of(tmp_path/'some.npz', images_of(tmp_path/'some.npz')).presets['smoke'].budget, torch.device('cpu'))
+    w = facts(out, task_of(tmp_path/'some.npz', images_of(tmp_path/'some.npz')).presets['smoke'].budget, torch.device('cpu'))
     assert len(w.more) == 20 and len(w.x) == 3*29 and int(w.y.min()) == 0
     x, y = everything(w, w.y)
     assert len(x) == 107 and int((y < 0).sum()) == 20

@@ -1,16 +1,20 @@
 "A finished cell of a grid is a folder of networks: the hub and the command `sample` read what the grid trained"
+from dataclasses import replace
+
 import pytest
 import torch
 
 from scoreguidance.cli import main
-from scoreguidance.digits import DIGITS, Budget, load_world, read_net
+from scoreguidance.cells import read_net
+from scoreguidance.world import load_world
+from scoreguidance.digits import DIGITS, TINY
 from scoreguidance.experiment import Plan, grid
 from scoreguidance.files import read_json, read_tensors
 from scoreguidance.hub import from_pretrained
 from scoreguidance.methods import METHODS
 from scoreguidance.store import whole
 
-tiny = Budget(score_steps=10, clf_steps=6, judge_steps=10, batch=32, times=4, n=60, scales=(1., 2.))
+tiny = replace(TINY, score_steps=10, clf_steps=6, judge_steps=10, batch=32, clf_batch=32, times=4, n=60, curve=60, gate=0, scales=(1., 2.), most=2.)
 todo = Plan(('CG', 'CFG-all', 'CG-exact'), (.05,), (0,), tiny, 'tiny')
 
 
@@ -24,7 +28,7 @@ def out(tmp_path_factory):
 
 def test_every_cell_with_a_network_is_read_by_the_hub(out):
     "Logits and scores are those of the grid, bit for bit; what trains nothing has no network"
-    w = load_world(str(out), tiny)
+    w = load_world(str(out), tiny, 'cpu')
     x, t, y = torch.randn(4, 1, 8, 8), torch.full((4,), .4), torch.arange(4)
     for run in todo.runs:
         folder, m = out/'cells'/run.name, METHODS[run.method]
@@ -32,7 +36,7 @@ def test_every_cell_with_a_network_is_read_by_the_hub(out):
             assert not (folder/'config.json').exists()
             continue
         f, theirs = m.kind.read(from_pretrained(folder).nets[m.kind.stored], w.sde), read_net(out, run, w)
-        with torch.no_grad(): assert torch.equal(m.score(f, w, y, 2.)(x, t), m.score(theirs, w, y, 2.)(x, t))
+        with torch.no_grad(): assert torch.equal(m.score(f, w.context(), y, 2.)(x, t), m.score(theirs, w.context(), y, 2.)(x, t))
     with torch.no_grad(): assert torch.equal(from_pretrained(out/'score').score(x, t), w.score(x, t))
     cfg = next(out/'cells'/r.name for r in todo.runs if r.method == 'CFG-all')
     with torch.no_grad(): assert not torch.equal(from_pretrained(cfg).family(y)(x, t), from_pretrained(cfg).score(x, t))
