@@ -116,7 +116,7 @@ def page(records):
                   table(r), f'The same values:\n\n{checks(r)}']
         if r.get('floor'): parts.append(f"The floor: {r['floor']}.")
         if r['note']: parts.append(r['note'])
-    return '\n\n'.join(parts) + '\n'
+    return '\n\n'.join(filter(None, parts)) + '\n'
 
 
 def build(store=ROOT/'results'/'benchmarks'):

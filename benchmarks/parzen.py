@@ -2,7 +2,7 @@
 import torch
 from turns import agreement, faster, turns
 
-from scoreguidance.exact import Parzen
+from scoreguidance.exact import Parzen, _padded, _query
 from scoreguidance.sde import VE
 
 peer = 'a loop over queries: differences, softmax, mean'
@@ -38,11 +38,15 @@ def row(tiny, rounds):
                                sigma*(ours - truth).abs().max(), 1e-4))
     low, t2, t10 = (q*3).float(), at(2.), at(10.)
     assert 'coarse' not in vars(p)
+
     def bare(q, k): torch.nn.functional.scaled_dot_product_attention(q[None, None], k[None, None], k[None, None], scale=1.)
-    wide = {kind: torch.randn(m, p.keys.shape[1], generator=g, dtype=torch.float64).to(kind) for kind in (torch.float64, torch.float32)}
-    keys = {kind: (.1*torch.randn(n, p.keys.shape[1], generator=g, dtype=torch.float64)).to(kind) for kind in wide}
-    sides = {'floor '+str(k)[-2:]: lambda k=k: bare(wide[k], keys[k]) for k in wide} | {'double': lambda: p.score(q, t2), 'loop': lambda: loop(data, q, 2.), 'single': lambda: p.score(low, t10),
-             'low loop': lambda: loop(data.float(), low, 10.)}
+
+    def ready(x, t, keys): # what `score` asks of its keys
+        v = _query(p, x, t)[3]
+        return torch.nn.functional.pad(v, (0, keys.shape[1] - v.shape[1])).to(keys), keys
+    wide, narrow = ready(q, t2, p.keys), ready(low, t10, _padded(p.keys, 16).float())
+    sides = {'floor 64': lambda: bare(*wide), 'floor 32': lambda: bare(*narrow), 'double': lambda: p.score(q, t2), 'loop': lambda: loop(data, q, 2.),
+             'single': lambda: p.score(low, t10), 'low loop': lambda: loop(data.float(), low, 10.)}
     t = turns(sides, rounds)
     assert 'coarse' in vars(p)
     how = dict(per=1e-3, unit='ms')

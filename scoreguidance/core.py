@@ -22,12 +22,14 @@ def as_numbers(v, # tensor, array, list, number, column or table of pandas
     if isinstance(v, Tensor): return v
     try:
         if isinstance(v, (list, tuple)) and v and isinstance(v[0], Tensor): return torch.stack([*v])
-        plain = isinstance(v, (int, float)) or isinstance(v, (list, tuple)) and not hasattr(next(iter(v), 0), 'shape')
+        listed = isinstance(v, (list, tuple))
+        plain = isinstance(v, (int, float)) or listed and not hasattr(next(iter(v), 0), 'shape')
         return torch.as_tensor(v if plain else np.asarray(v))
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{name}: a {type(v).__name__} that is no array of numbers; give a tensor, an array "
                          "or a list of numbers") from None
 
+# %% ../nbs/00_core.ipynb #cell-6b
 def _like(v, x):
     "`v` as a tensor of the kind of `x`; a number is filled in where `x` is, without a copy that waits"
     if not isinstance(x, Tensor):
@@ -131,6 +133,7 @@ def near(v:Tensor, # labels, or another tensor that was bound somewhere else
     if v.device==x.device: return v
     return recall(v, x.device, lambda v: tell(v.to(x.device), bounds=bounds(v)))
 
+# %% ../nbs/00_core.ipynb #cell-19b
 def check_y(y, # labels [b], in any container
             c:int, # number of classes
             n:int=None, # number of rows they must match
@@ -165,7 +168,8 @@ def checkout(part:str, # file or folder of the repository, such as 'results/toy'
     "A part of the repository, wherever one stands"
     package = importlib.util.find_spec('scoreguidance')
     home = Path(package.origin).parents if package and package.origin else ()
-    tops = [p for p in (Path.cwd(), *Path.cwd().parents, *home) if (p/'settings.ini').is_file() and (p/'nbs').is_dir()]
+    near = (Path.cwd(), *Path.cwd().parents, *home)
+    tops = [p for p in near if (p/'settings.ini').is_file() and (p/'nbs').is_dir()]
     for p in tops:
         if (p/part).exists(): return p/part
     raise FileNotFoundError(f"no {part} " + (f"in {tops[0]}: " if tops else "beside the package: ") +

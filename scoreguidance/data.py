@@ -139,7 +139,7 @@ def ranged(x, # images: tensor, array or list
     return _scaled(x, *(span_of(x) if span is None else span))
 
 # %% ../nbs/14_data.ipynb #cell-14
-def to_uint8(x, # tensor, array or list: floats in about [-1,1], any shape; uint8 passes, and whole numbers 0..255
+def to_uint8(x, # of any shape and container: floats in about [-1,1], whole numbers 0..255, bytes
             )->Tensor: # uint8, rounded and clipped
     "Images as a file or a feature network wants them"
     if (x := _tensor(x)).dtype == torch.uint8: return x

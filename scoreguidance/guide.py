@@ -68,6 +68,7 @@ def family(net, # conditional denoiser, of (x, sigma, y)
     "A conditional network as a score for every label"
     return lambda y: from_denoiser(at(given(net, y), sde), sde)
 
+# %% ../nbs/10_guidance.ipynb #cell-7b
 def drop(y:Tensor, # labels [b]
          p:float=.1, # share to drop
         )->Tensor: # labels with -1 in their place

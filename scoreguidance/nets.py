@@ -28,15 +28,16 @@ def _fit(shape, x, floor):
     var, basis = torch.linalg.eigh(torch.cov(f.T).reshape(d, d))
     return dict(mean=f.mean(0).float(), var=var.clamp(min=floor).float(), basis=basis.float())
 
-def _flat(x, d):
-    "Rows as vectors of `d` numbers [b,d]"
+# %% ../nbs/08_nets.ipynb #cell-5b
+def _flat(x, mean):
+    "Rows as vectors about the mean [b,d]"
     if not isinstance(x, Tensor) or not x.ndim:
         raise ValueError(f"x is a {type(x).__name__}: give a tensor [b,...], such as torch.from_numpy(x)")
     x = x.flatten(1)
-    if x.shape[1]!=d:
-        raise ValueError(f"rows of {x.shape[1]} numbers for a network of {d}: "
+    if x.shape[1]!=len(mean):
+        raise ValueError(f"rows of {x.shape[1]} numbers for a network of {len(mean)}: "
                          "give x the shape it was built for")
-    return x
+    return x-mean
 
 def _log_normal(c, v): return -(c**2/v + (2*math.pi*v).log()).sum(1)/2
 
@@ -53,8 +54,7 @@ class Gauss(nn.Module):
         for k,v in _fit(self.shape, x, floor).items(): self.register_buffer(k, v)
     def coords(self, x, sigma):
         "Coordinates [b,d] along the principal axes, and their variance under noise"
-        c = _flat(x, len(self.mean))-self.mean
-        return c@self.basis.to(c), self.var + rows(sigma, x)[:,None]**2
+        return (c := _flat(x, self.mean))@self.basis.to(c), self.var + rows(sigma, x)[:,None]**2
     def white(self, x, sigma):
         "Coordinates of unit variance at every noise level: [b,d]"
         c, v = self.coords(x, sigma)

@@ -90,6 +90,7 @@ def prior(sde, # schedule
     "Pure noise of the size the schedule ends with"
     return sde.sigma(torch.ones((), dtype=_start(like).dtype, device=like.device))*randn(like)
 
+# %% ../nbs/07_sampling.ipynb #cell-26b
 def sample(step, # what to do between two times
            s, # score
            sde, # schedule
