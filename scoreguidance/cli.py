@@ -270,7 +270,8 @@ class Experiments(list):
     def __contains__(self, name): return super().__contains__(name) or os.path.exists(str(name))
 
 EXPERIMENTS = Experiments(['digits', 'mnist', 'fashion', 'cifar10', 'cifar100'])
-PARAMETERS = ("preset (digits, mnist, fashion: default, smoke, thorough; cifar: smoke, cpu, budget, paper), methods, "
+PARAMETERS = ("preset (digits, mnist, fashion: default, smoke, thorough; cifar: smoke, cpu, budget, paper), "
+              "methods, "
               "fractions, seeds (separated by commas; methods also all, papers, rivals), out (folder), "
               "workers, executor (processes, dask), address (of a Dask scheduler); for cifar also root "
               "(folder of the data), device, seconds")

@@ -52,7 +52,8 @@ SAMPLES = (
 QUALITY = (
  Metric('accuracy', 'accuracy', 1, 0., 1., 3), Metric('nll', 'NLL', -1), Metric('ece', 'ECE', -1, 0., 1., 3),
  Metric('brier', 'Brier', -1, 0., 2., 3), Metric('pull_error', 'relative error of the pull', -1),
- Metric('evidence_error', 'relative error of the evidence', -1), Metric('distance', 'distance', -1), Metric('mse', 'MSE', -1), Metric('cosine', 'cosine', 1, -1., 1., 3),
+ Metric('evidence_error', 'relative error of the evidence', -1),
+ Metric('distance', 'distance', -1), Metric('mse', 'MSE', -1), Metric('cosine', 'cosine', 1, -1., 1., 3),
  Metric('D_P', 'D_P', -1), Metric('D_L', 'D_L', -1))
 METRICS = {m.name: m for m in (*QUALITY, *SAMPLES)}
 

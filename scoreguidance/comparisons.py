@@ -372,8 +372,10 @@ def per_draw(rows, # of a stored table: method, fraction, seeds, chosen, oracle 
     if len({tuple(r['seeds']) for r in rows}) > 1:
         raise ValueError("rows are of different draws: make them equal")
     def at(r):
-        if isinstance(scale, str) or not r['sweep']: return r[scale if isinstance(scale, str) else 'chosen']
-        return next((e for e in r['sweep'] if e['scale'] == scale), None)
+        asked = scale if isinstance(scale, str) else '' if r['sweep'] else 'chosen'
+        if asked in r: return r[asked]
+        level = r['best_scale'] if asked or len(r['sweep']) == 1 else scale # tables of older releases
+        return next((e for e in r['sweep'] if e['scale'] == level), None)
     found = {r['method']: e for r in rows if (e := at(r))}
     drawn = lambda e: {k: v['values'] for k,v in e.items() if isinstance(v, dict) and 'values' in v}
     values = {m: drawn(e) for m,e in found.items()}

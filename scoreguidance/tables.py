@@ -127,13 +127,16 @@ def rows_at(t:dict, # a table of `collect`
             scale='chosen', # chosen, oracle, or one guidance scale for all
            )->list: # (row, its entry there); rows without a scale, or without this one, as they chose
     "The entries of a table under one reading of the scale"
-    if isinstance(scale, str): return [(r, r[scale]) for r in t['rows']]
-    return [(r, next((e for e in r['sweep'] if e['scale']==scale), r['chosen'])) for r in t['rows']]
+    old = lambda r: next(e for e in r['sweep'] if e['scale']==r['best_scale'])     # of older releases
+    of = lambda r, k: r.get(k) or old(r)
+    if isinstance(scale, str): return [(r, of(r, scale)) for r in t['rows']]
+    return [(r, next((e for e in r['sweep'] if e['scale']==scale), of(r, 'chosen'))) for r in t['rows']]
 
 def best_rows(t:dict)->list: # (row, its entry at the scales it chose)
     "A table's rows as they are shown"
     return rows_at(t)
 
+# %% ../nbs/17a_tables.ipynb #cell-9b-3
 CLAIMED = ('intra_fid', 'accuracy', 'cw_recall', 'cas') # what conclusions are drawn about
 
 def readings(t:dict, against='CG', metrics=CLAIMED, scale='chosen')->dict: # can, cannot: sentences
@@ -150,7 +153,8 @@ def warnings_of(t:dict)->list: # sentences
     have = {(r['method'], r['fraction']): r for r in t['rows']}
     of = lambda m: next((r for (k, f), r in have.items() if k==m and f==1.), None)
     none, cond, cg = of('unguided'), of('Cond'), of('CG')
-    return gates(t['floor'], none and none['chosen'], cond and cond['chosen'], cg and cg['sweep'])
+    best = {id(r): e for r,e in rows_at(t)}
+    return gates(t['floor'], none and best[id(none)], cond and best[id(cond)], cg and cg['sweep'])
 
 # %% ../nbs/17a_tables.ipynb #cell-11
 _LESS = ('precision', 'recall', 'density', 'coverage', 'kid')
@@ -169,6 +173,7 @@ def _images(t): # what the data are
 def note(t:dict)->str:
     "How the numbers of a table were made"
     b, hs, r = t['budget'], t['cost']['hardware'], t['rows'][0]
+    if 'judge' not in t: return f"A table of an older release, of commit {hs[0]['commit']}."
     h = {k: ' and '.join(dict.fromkeys(str(h[k]) for h in hs)) for k in hs[0]}
     draws = ' or '.join(str(n) for n in sorted({len(r['seeds']) for r in t['rows']}))
     scales = ', '.join(f'{v:g}' for v in b['scales'])
@@ -178,13 +183,13 @@ def note(t:dict)->str:
     eyes = 'a judge network, trained on the other half of the training images' if by[0]=='a' else 'Inception'
     return (f"{_images(t)}. Mean \u00b1 standard deviation over label draws, {draws} in number; score "
             f"networks: {b['scores']}; {r['n']} samples each{blocks}; {_sampler(b)}, {r['nfe']} evaluations "
-            f"of the score and of what guides it. `w`: the guidance scale, from {scales} on, chosen in each draw on other "
-            f"samples by {by} with the labels of the cell and no others. Features: {eyes}; reference: "
-            f"{t['floor']['reference']} images; verdicts by the judge, right on {t['judge']:.1%} of the test "
-            f"images. `cw-` is class-wise. Floor: {t['floor']['n']} real test images, as many as are judged "
-            "together (CAS: trained on real training images). CAS: test accuracy of kernel ridge regression "
-            f"on the samples' pixels.{one} Preset {t['preset']}; {h['cpu']}, {h['cores']} cores, torch "
-            f"{h['torch']}, commit {h['commit']}.")
+            f"of the score and of what guides it. `w`: the guidance scale, from {scales} on, chosen in each "
+            f"draw on other samples by {by} with the labels of the cell and no others. Features: {eyes}; "
+            f"reference: {t['floor']['reference']} images; verdicts by the judge, right on "
+            f"{t['judge']:.1%} of the test images. `cw-` is class-wise. Floor: {t['floor']['n']} real test "
+            "images, as many as are judged together (CAS: trained on real training images). CAS: test "
+            f"accuracy of kernel ridge regression on the samples' pixels.{one} Preset {t['preset']}; "
+            f"{h['cpu']}, {h['cores']} cores, torch {h['torch']}, commit {h['commit']}.")
 
 # %% ../nbs/17a_tables.ipynb #cell-12
 def _scales(e):
@@ -297,7 +302,8 @@ SIZES = dict(pull_error='pull_size', evidence_error='evidence_size') # 1: the er
 def _relative(noise, m):
     "What a panel shows of each noise level"
     if m not in SIZES: return noise
-    ratio = lambda n: spread(a/max(b, 1e-300) for a,b in zip(n[m]['values'], n[SIZES[m]]['values']))
+    of = lambda a, b: a/b if b>1e-9 else float('nan')   # where nothing pulls, nothing can be missed
+    ratio = lambda n: spread(of(a, b) for a,b in zip(n[m]['values'], n[SIZES[m]]['values']))
     return [{m: ratio(n)} for n in noise]
 
 def noise_figure(t:dict, metrics=tuple(NOISE)):
@@ -309,7 +315,8 @@ def noise_figure(t:dict, metrics=tuple(NOISE)):
             seen = _relative(r['noise'], m.name)
             _curve(ax, r['method'], [n['sigma'] for n in r['noise']], seen, m.name)
         ax.set_xscale('log'); ax.set_xlabel('noise level sigma'); ax.set_title(m.title, fontsize=10)
-        if m.name in SIZES: ax.axhline(1, color='0.6', lw=1, ls='--'); ax.set_yscale('log')
+        if m.name in SIZES:
+            ax.axhline(1, color='0.6', lw=1, ls='--'); ax.set_yscale('log', nonpositive='clip')
     if rows: _legend(fig, axs[0])
     return fig
 
@@ -430,6 +437,7 @@ def asked(task, preset, methods, fractions, seeds, out, root, dev, workers, seco
     out = out or f'out/{task.name}'+(f'-{preset}' if preset!='default' else '')
     return p, out, Place(str(root), dev, time.time()+s[0] if s else None), n
 
+# %% ../nbs/17a_tables.ipynb #cell-21c
 def reproduce(task:Task, # DIGITS, MNIST, FASHION, CIFAR10, CIFAR100, or one of your own
               preset:str='', # a name in the task's presets; its usual one when empty
               methods='', # names separated by commas; all, papers, rivals; the preset's when empty
