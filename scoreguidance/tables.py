@@ -200,6 +200,7 @@ def markdown(t:dict, # a table of `collect`
              columns=SHOWN, # metrics to show
              fractions=None, # only these; all when not given
              scale='chosen', # chosen, oracle, or one guidance scale for all
+             methods=None, # only these; all when not given
              said=True, # what the anchors say against conclusions, first
             )->str:
     "The table for people, under one reading of the scale"
@@ -208,7 +209,7 @@ def markdown(t:dict, # a table of `collect`
     line = lambda cells: '| '+' | '.join(map(str, cells))+' |'
     rows = [line(head), '|'+'---|'*len(head)]
     for r,e in rows_at(t, scale):
-        if fractions is None or r['fraction'] in fractions:
+        if (fractions is None or r['fraction'] in fractions) and (methods is None or r['method'] in methods):
             share = f"{100*r['fraction']:g}% ({r['labelled']})"
             w = _scales(e) if METHODS[r['method']].swept else ''
             cells = (metric(m).text(e[m]['mean'], e[m]['sd']) if m in e else '' for m in columns)
@@ -239,7 +240,7 @@ def _curve(ax, name, xs, es, m):
 def _legend(fig, ax):
     "One legend for all panels, below them"
     h, l = ax.get_legend_handles_labels()
-    fig.legend(h, l, loc='outside lower center', ncols=max(1, min(7, len(h))), fontsize=8)
+    fig.legend(h, l, loc='outside lower center', ncols=max(1, min(7, len(h), int(fig.get_figwidth()/1.7))), fontsize=9)
 
 def _least(t): return [r for r in t['rows'] if r['fraction']==min(r['fraction'] for r in t['rows'])]
 
@@ -284,7 +285,7 @@ def scales_figure(t:dict, metrics=FOUR):
 
 def frontier_figure(t:dict, x='cw_recall', y='cw_precision'):
     "Fidelity against diversity, with the scale as the parameter, at the smallest fraction"
-    fig, (ax,) = _figure(1, (6.4, 4.6))
+    fig, (ax,) = _figure(1, (8.8, 5.6))
     for r in _least(t):
         es = r['sweep'] or [r['chosen']]
         place, ink = (lambda e: (e[x]['mean'], e[y]['mean'])), _paint()[r['method']]
@@ -293,7 +294,7 @@ def frontier_figure(t:dict, x='cw_recall', y='cw_precision'):
     ax.plot(t['curve_floor'][x], t['curve_floor'][y], 'k*', ms=11, label='real images')
     ax.set_xlabel(f'{metric(x).title}: how much of a class is reached')
     ax.set_ylabel(f'{metric(y).title}: how real samples look')
-    ax.set_title('along the scale; circles: the scale chosen', fontsize=10); _legend(fig, ax)
+    ax.set_title('along the scale; circles: the scale chosen', fontsize=11); _legend(fig, ax)
     return fig
 
 # %% ../nbs/17a_tables.ipynb #cell-17

@@ -41,11 +41,12 @@ def test_an_unbiased_estimate_may_be_negative():
     assert min(draws) < 0 < max(draws) and METRICS['kid'].lo == METRICS['inception_kid'].lo == -float('inf')
 
 
-@pytest.mark.parametrize('name', ['digits', 'digits-rivals', 'cifar10-cpu'])
+@pytest.mark.parametrize('name', ['digits', 'cifar10-cpu'])
 def test_stored_tables_read_the_same(name):
     "Titles, digits and spreads of stored tables come out as they were printed"
     folder = root/'results'/name
-    assert markdown(read_json(folder/'table.json')) == (folder/'table.md').read_text()
+    lines = lambda text: [l for l in text.splitlines() if l.startswith('|')]            # the words around them may change
+    assert lines(markdown(read_json(folder/'table.json'))) == lines((folder/'table.md').read_text())
 
 
 def test_a_metric_from_outside(monkeypatch):
