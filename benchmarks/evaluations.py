@@ -95,7 +95,7 @@ def claim(what, errors, pc, n, target=40):
     need = next((k for k, e in errors.items() if e <= pc), math.inf)
     if need == math.inf: raise ValueError(f'{what}: never came down to {pc:.3g}')
     return dict(what=what, kind='evaluations', ours=need, theirs=n, unit='evaluations', ratio=need, lowest=need, highest=need,
-                target=target, better='less')
+                floor=None, share=None, target=target, better='less')
 
 
 def row(tiny, rounds):

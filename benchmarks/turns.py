@@ -1,4 +1,4 @@
-"What all rows share: sides that take turns, peak memory in a process of its own, and claims held against a target"
+"What all rows share: sides that take turns, peak memory in a process of its own, and claims held against the peer and the machine's own floor"
 import ctypes
 import gc
 import resource
@@ -32,23 +32,30 @@ def spread(top, bottom):
     return dict(ratio=median(v), lowest=min(v), highest=max(v))
 
 
+SHARE = .75 # of the machine's own floor, that a judged row must reach
+
+
 def faster(what, ours, theirs, # seconds of each round
-           target=None, per=1, unit='s'):
-    "How many times as long the peer takes"
-    return dict(what=what, kind='time', ours=median(ours)/per, theirs=median(theirs)/per, unit=unit,
-                **spread(theirs, ours), target=target, better='more')
+           floor=None, # the same of the work that nothing can do without; None: not measured
+           target=SHARE, # share of the floor, and never slower than the peer; None: not judged
+           per=1, unit='s'):
+    "How many times as long the peer takes, and what share of our time the floor is"
+    held = {} if floor is None else dict(floor=median(floor)/per, share=spread(floor, ours))
+    return dict(what=what, kind='time', ours=median(ours)/per, theirs=median(theirs)/per, unit=unit, **spread(theirs, ours),
+                **dict(floor=None, share=None) | held, target=target, better='more')
 
 
 def costs(what, ours, base, target=None, per=1, unit='s', kind='time'):
-    "How many times as much as the base it costs"
+    "How many times as much as the base it costs; a target is the most that may be"
     return dict(what=what, kind=kind, ours=median(ours)/per, theirs=median(base)/per, unit=unit,
-                **spread(ours, base), target=target, better='less')
+                **spread(ours, base), floor=None, share=None, target=target, better='less')
 
 
 def met(c):
-    "Is a claim's target met? None where there is none"
+    "Not slower than the peer, and near the floor where there is one; None where nothing is judged"
     if c['target'] is None: return None
-    return c['ratio'] >= c['target'] if c['better'] == 'more' else c['ratio'] <= c['target']
+    if c['better'] == 'less': return c['ratio'] <= c['target']
+    return c['ratio'] >= 1 and (c['share'] is None or c['share']['ratio'] >= c['target'])
 
 
 def agreement(what, error, tolerance):

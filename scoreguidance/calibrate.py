@@ -8,7 +8,7 @@ __all__ = ['sc', 'sc_total', 'semi']
 # %% ../nbs/12_self_calibration.ipynb #cell-2
 import torch
 from torch import Tensor
-from .core import bounds, check_x, tell, which
+from .core import as_classes, bounds, check_x, tell, which
 from .matching import ce, dsm
 from .guide import evidence, labelled, once
 
@@ -27,6 +27,7 @@ def sc_total(clf, sde, b,
              everything:bool=True, # calibrate on all rows, or on the labelled ones only
             )->Tensor: # scalar
     "Cross-entropy on labelled rows and self-calibration (Huang et al. 2023, Sec. 3)"
+    y = as_classes(y)
     if not everything: b, y = labelled(b, y)
     f, b = once(clf, b)                                 # the labelled logits are some of all logits
     return ce(lambda x,t: f(b.x, b.t)[which(y)], *labelled(b, y)) + lam*sc(f, sde, b)
@@ -40,9 +41,9 @@ def semi(x:Tensor, # data [n,...]
         ): # () -> (x [size,...], y [size]); labelled rows first
     "Semi-supervised batches, drawn with replacement from torch's global generator"
     check_x(x)
+    y = as_classes(y)
     if y.shape!=x.shape[:1]:
         raise ValueError(f"{len(y)} labels for {len(x)} rows: give one per row, -1 for none")
-    if y.dtype!=torch.int64: raise ValueError(f"labels are {y.dtype}: give class numbers, y.long()")
     y = y.to(x.device)
     lab, un = (y>=0).nonzero()[:,0], (y<0).nonzero()[:,0]
     have = y[lab].unique().tolist()

@@ -17,7 +17,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from .core import bounds, tell
+from .core import as_classes, as_numbers, bounds, tell
 
 # %% ../nbs/14_data.ipynb #cell-5
 class Data(NamedTuple):
@@ -84,7 +84,7 @@ def check(x:Tensor, # images: (N,C,H,W)
 def as_float(x:Tensor, # images: (N,C,H,W), uint8 or float in [-1,1]
             )->Tensor: # float images in [-1,1]: (N,C,H,W)
     "Images as a network wants them"
-    check_images(x)
+    check_images(x := _tensor(x))
     if x.dtype != torch.uint8: return x
     return tell(x.float().div_(127.5).sub_(1), bounds=(-1, 1))
 
@@ -112,12 +112,7 @@ def span_of(x:Tensor, # images of any type and shape
 # %% ../nbs/14_data.ipynb #range-2
 def _tensor(x):
     "Numbers of any usual container as a tensor"
-    try:
-        if isinstance(x, (list, tuple)) and x and isinstance(x[0], Tensor): x = torch.stack(list(x))
-        x = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
-    except (TypeError, ValueError, RuntimeError) as e:
-        raise ValueError(f"these are no images ({e}): give one array or tensor of numbers, "
-                         "(N,C,H,W)") from None
+    x = as_numbers(x, 'images')
     if x.is_complex(): raise ValueError(f"images of {x.dtype}: give real numbers")
     return x.int() if x.dtype == torch.uint16 else x
 
@@ -144,10 +139,10 @@ def ranged(x, # images: tensor, array or list
     return _scaled(x, *(span_of(x) if span is None else span))
 
 # %% ../nbs/14_data.ipynb #cell-14
-def to_uint8(x:Tensor, # floats in about [-1,1], any shape; uint8 passes, and whole numbers 0..255
+def to_uint8(x, # of any shape and container: floats in about [-1,1], whole numbers 0..255, bytes
             )->Tensor: # uint8, rounded and clipped
     "Images as a file or a feature network wants them"
-    if x.dtype == torch.uint8: return x
+    if (x := _tensor(x)).dtype == torch.uint8: return x
     if not x.is_floating_point(): return to_uint8(ranged(x))
     lo, hi = bounds(x) if x.numel() else (0, 0)
     if not lo <= hi: raise ValueError("NaN among the samples: shorten the sampler's step or drop those rows")
@@ -165,7 +160,7 @@ def subset(y:Tensor, # class of each item: [N]; -1 can't be chosen
     "A stratified label set, nested across fractions of the same seed"
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must lie in (0,1], not {fraction}: 0.05 labels 5% of each class")
-    kind = np.asarray(y)
+    kind = as_classes(y).cpu().numpy()
     order, c = np.random.RandomState(seed).permutation(len(kind)), int(kind.max())+1 if c is None else c
     rows = [order[kind[order] == k] for k in range(c)]
     if empty := [k for k,r in enumerate(rows) if not len(r)] or not c:
@@ -177,8 +172,7 @@ def hide(y:Tensor, # class of each item: [N]
          keep:Tensor, # indices of the items whose label stays
         )->Tensor: # labels, -1 everywhere else: [N]
     "Forget all labels but those of `keep`"
-    if not isinstance(y, Tensor):
-        raise ValueError(f"labels are a {type(y).__name__}: give a tensor, such as torch.from_numpy(y)")
+    y = as_classes(y)
     out = torch.full_like(y, -1)
     out[keep] = y[keep]
     return out

@@ -16,8 +16,8 @@ from statistics import fmean, stdev
 import numpy as np
 import torch
 
-from .core import bounds
-from .data import Data, as_float, cifar10, cifar100, digest, digits, natural, ranged, to_uint8
+from .core import as_numbers, bounds
+from .data import Data, as_float, as_labels, cifar10, cifar100, digest, digits, natural, ranged, to_uint8
 from .readers import image_folder, place, read, read_labels
 from .engine import device as at
 from .experiment import Place
@@ -274,9 +274,16 @@ def _seen(x):
     "Images whose range is beyond doubt; samples that left [-1,1] are clipped"
     return ranged(x.clamp(-1, 1) if x.is_floating_point() and bounds(x)[0] < 0 else x)
 
+def _whole(d):
+    "A data set whose parts may be lists or arrays, and its labels missing"
+    if not isinstance(d, tuple) or len(d) not in (2, 3):
+        raise ValueError(f"a {type(d).__name__} is no data set: give Data(x, y), by data.from_tensor(x, y)")
+    x, (y, names) = _seen(as_numbers(d[0], 'images')), (None, None) if d[1] is None else as_labels(d[1])
+    return Data(x, torch.full((len(x),), -1) if y is None else y, names or tuple(*d[2:]))
+
 def _alike(samples, ref, test):
     "The same, of one range and one numbering; raise where they can't be compared"
-    samples, ref, test = (d and d._replace(x=_seen(d.x)) for d in (samples, ref, test))
+    samples, ref, test = (None if d is None else _whole(d) for d in (samples, ref, test))
     samples, test = numbered(samples, ref.classes), test and numbered(test, ref.classes)
     comparable(samples, ref, test)
     return samples, ref, test

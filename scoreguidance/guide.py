@@ -8,20 +8,21 @@ __all__ = ['log_likelihood', 'likelihood', 'evidence', 'joint', 'once', 'given',
 # %% ../nbs/10_guidance.ipynb #cell-2
 import torch
 from torch import Tensor
-from .core import bounds, check_y, tell, which
-from .score import Score, at, from_denoiser, grad
+from .core import as_classes, bounds, check_y, near, tell, which
+from .score import Score, at, from_denoiser, grad, in_kind
 from .matching import ce
 _all_ = ['ce']
 
 # %% ../nbs/10_guidance.ipynb #cell-5
 def _pick(f, y):
     "The entry of each row's class"
-    return f.gather(1, check_y(y, f.shape[1], len(f))[:,None])[:,0]
+    return f.gather(1, near(check_y(y, f.shape[1], len(f)), f)[:,None])[:,0]
 
 def log_likelihood(clf, # logits (x, t) -> [b,c]
                    y:Tensor, # class of each row [b]
                   ): # (x, t) -> log p(y given x) [b]
     "How sure the classifier is of `y`"
+    y = as_classes(y)
     return lambda x,t: _pick(clf(x, t).log_softmax(1), y)
 
 def likelihood(clf, # logits (x, t) -> [b,c]
@@ -40,6 +41,7 @@ def joint(clf, # logits (x, t) -> [b,c]
           y:Tensor, # class of each row [b]
          )->Score: # gradient of the class's logit
     "The classifier's own class score"
+    y = as_classes(y)
     return grad(lambda x,t: _pick(clf(x, t), y))
 
 # %% ../nbs/10_guidance.ipynb #once
@@ -57,6 +59,7 @@ def given(net, # a network of (x, sigma, y)
           y, # class of each row [b]; -1 or None for none
          ): # the same as a network of (x, sigma)
     "Bind the label of a conditional network, before any schedule, sampler or loss sees it"
+    net, y = in_kind(net), y if y is None else as_classes(y)
     return lambda x,sigma: net(x, sigma, y)
 
 def family(net, # conditional denoiser, of (x, sigma, y)
@@ -65,16 +68,17 @@ def family(net, # conditional denoiser, of (x, sigma, y)
     "A conditional network as a score for every label"
     return lambda y: from_denoiser(at(given(net, y), sde), sde)
 
+# %% ../nbs/10_guidance.ipynb #cell-7b
 def drop(y:Tensor, # labels [b]
          p:float=.1, # share to drop
         )->Tensor: # labels with -1 in their place
     "Forget some labels: what makes a conditional network classifier-free (Ho and Salimans 2021, Alg. 1)"
-    lo, hi = bounds(y)
+    lo, hi = bounds(y := as_classes(y))
     return tell(torch.where(torch.rand(len(y), device=y.device)<p, -1, y), bounds=(min(lo, -1), hi))
 
 def labelled(b, # noised batch
              y:Tensor, # class of each row [b], -1 where unlabelled
             )->tuple[object, Tensor]: # its labelled rows, their labels
     "The rows that have a label; where they are known to come first (`semi`), nothing is read"
-    i, hi = which(y), bounds(y)[1]
+    i, hi = which(y := near(as_classes(y), b.x)), bounds(y)[1]
     return b.rows(i), tell(y[i], bounds=(0, max(hi, 0)), labelled=slice(None))

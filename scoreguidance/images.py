@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.grad import conv2d_input, conv2d_weight
 from .core import bc, rows, sumsq
-from .nets import _null
+from .nets import _null, same_kind
 
 # %% ../nbs/15_image_nets.ipynb #tri
 class _Form(torch.autograd.Function):
@@ -267,6 +267,7 @@ class Encoder(nn.Module):
         self.downs = nn.ModuleList(Halve(a, b, 4*s.width, s.dropout) for a,b in zip([s.channels]+cs, cs[:-1]))
     def forward(self, x, sigma, y=None):
         check_size(x, self.channels, 2**len(self.downs))
+        same_kind(x, self.inp.weight)
         e, h, p = self.embed(x, sigma, y), self.inp(x), x
         hs = [h]
         for i,level in enumerate(self.levels):
@@ -503,6 +504,7 @@ class ResNet(nn.Module):
         self.body = nn.ModuleList(Basic(a, b, 4*width, 1+h) for a,b,h in zip([width]+cs, cs, halves))
         self.head = nn.Linear(cs[-1], classes)
     def forward(self, x, sigma):
+        same_kind(x, self.inp.weight)
         x, level = standard(x, sigma, self.sd)
         e, h = self.embed(x, level), self.inp(x)
         for b in self.body: h = b(h, e)

@@ -9,7 +9,7 @@ __all__ = ['esm', 'divergence', 'ism', 'ssm', 'fdsm', 'residual', 'dsm', 'lognor
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .core import bc, check_y, sumsq, tell
+from .core import bc, check_y, near, sumsq, tell
 
 # %% ../nbs/03_score_matching.ipynb #cell-5
 def esm(s, # model score
@@ -103,4 +103,4 @@ def ce(clf, # logits (x, t) -> [b,c]
       )->Tensor: # scalar, in nats
     "Cross-entropy of a noise-conditional classifier"
     logits = clf(b.x, b.t)
-    return F.cross_entropy(logits, check_y(y, logits.shape[1], len(b.x)))
+    return F.cross_entropy(logits, near(check_y(y, logits.shape[1], len(b.x)), logits))

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .core import as_classes, as_numbers
 from .data import check_labels
 from .score import perturb
 from .ncsn import nearest as neighbours
@@ -29,7 +30,7 @@ def features(*sets, # feature sets: (n,d) each
              wide:bool=True, # float32 to float64
             )->list: # the same in float64
     "Feature sets fit to be compared, or the reason why they are not"
-    out = [torch.as_tensor(s).detach() for s in sets]
+    out = [as_numbers(s, 'features').detach() for s in sets]
     out = [f if f.dtype==torch.float32 and not wide else f.double() for f in out]
     for f in out:
         if f.ndim != 2 or not f.shape[1]:
@@ -356,8 +357,8 @@ def intra(metric, # metric(real, fake) -> number or dict of numbers
           y_fake, # the classes asked for: [m]
          )->Intra: # .mean and .classes
     "Any metric within each class"
-    (real, fake), y, u = features(real, fake), torch.as_tensor(y_real), torch.as_tensor(y_fake)
-    for f,v in ((real, y), (fake, u)): check_labels(v.long(), len(f), 2**31)
+    (real, fake), y, u = features(real, fake), as_classes(y_real), as_classes(y_fake)
+    for f,v in ((real, y), (fake, u)): check_labels(v, len(f), 2**31)
     kinds, out = sorted(set(y.tolist()) | set(u.tolist())), {}
     for k in kinds:
         a, b = real[(y == k).to(real.device)], fake[(u == k).to(real.device)]
@@ -372,7 +373,7 @@ def intra(metric, # metric(real, fake) -> number or dict of numbers
 def log_probs(v, # logits, or probabilities: [n,c]
              )->Tensor: # log-probabilities in float64: [n,c]
     "Logits or probabilities, normalised in logs"
-    v = torch.as_tensor(v).detach().double()
+    v = as_numbers(v, 'logits').detach().double()
     if v.ndim != 2 or 0 in v.shape:
         raise ValueError(f"logits must be [n,c], not {list(v.shape)}: one row an item")
     sums_to_one = (v >= 0).all() and (v.sum(1)-1).abs().max() < 1e-4
@@ -384,8 +385,7 @@ def log_probs(v, # logits, or probabilities: [n,c]
 def _pair(v, y):
     "Log-probabilities and labels that fit them"
     p = log_probs(v)
-    y = torch.as_tensor(y).to(p.device)
-    if not y.is_floating_point(): y = y.long()
+    y = as_classes(y).to(p.device)
     check_labels(y, len(p), p.shape[1])
     if (y < 0).any():
         raise ValueError(f"{(y < 0).sum()} rows are unlabelled (-1): judge only rows with y >= 0")

@@ -8,13 +8,13 @@ __all__ = ['smooth', 'odds', 'attack', 'adversarial', 'gradient_penalty', 'jacob
 # %% ../nbs/10a_robust.ipynb #cell-2
 import torch
 from torch import Tensor
-from .core import bc, check_y, rows, sumsq
+from .core import bc, check_y, near, rows, sumsq
 from .score import grad, perturb
 from .matching import ce
 from .guide import likelihood
 
 # %% ../nbs/10a_robust.ipynb #cell-23
-def _labels(f, y): return check_y(y, f.shape[1], len(f))[:,None]
+def _labels(f, y): return near(check_y(y, f.shape[1], len(f)), f)[:,None]
 
 def smooth(clf, # logits (x, t) -> [b,c]
            b, # noised labelled batch

@@ -9,7 +9,7 @@ __all__ = ['pc', 'em', 'ode', 'ddim', 'heun', 'transition', 'ancestral', 'revers
 # %% ../nbs/07_sampling.ipynb #cell-2
 import torch
 from torch import Tensor
-from .core import bc, check_t, sumsq
+from .core import bc, check_t
 
 # %% ../nbs/07_sampling.ipynb #cell-5
 def em(s, # score
@@ -52,8 +52,8 @@ def ancestral(s, sde, x, t, u, randn=torch.randn_like):
 
 def reverse_diffusion(s, sde, x, t, u, randn=torch.randn_like):
     "The reverse-diffusion predictor (Song et al. 2021, App. E)"
-    a, v = transition(sde, t, u)
-    return (2-a)*x + v*s(x, t) + v.sqrt()*randn(x)
+    a, v = (bc(k, x) for k in transition(sde, t, u))
+    return ((2-a)*x).addcmul_(v, s(x, t)).addcmul_(v.sqrt(), randn(x))  # (2-a)*x + v*s + v.sqrt()*z
 
 # %% ../nbs/07_sampling.ipynb #cell-22
 def langevin(s, sde, x, t, u, randn=torch.randn_like,
@@ -62,9 +62,10 @@ def langevin(s, sde, x, t, u, randn=torch.randn_like,
             )->Tensor: # still at time t
     "One corrector step at time `t` (Song et al. 2021, Alg. 4 and 5)"
     d, z = s(x, t), randn(x)
-    r = norm(sumsq(z).sqrt())/norm(sumsq(d).sqrt()).clamp(min=1e-12)
-    e = bc(2*transition(sde, t, u)[0]**2*(snr*r)**2, x)
-    return x + e*d + (2*e).sqrt()*z
+    length = lambda v: torch.linalg.vector_norm(v.flatten(1), dim=1)
+    r = norm(length(z))/norm(length(d)).clamp(min=1e-12)
+    e = bc(2*(sde.alpha(t)/sde.alpha(u)*snr*r)**2, x)
+    return torch.addcmul(x, e, d).addcmul_((2*e).sqrt(), z)     # x + e*d + (2*e).sqrt()*z
 
 def then(*steps): # steps to compose, first to last
     "A step made of steps: all see the same times"
@@ -76,13 +77,20 @@ def then(*steps): # steps to compose, first to last
 pc = then(langevin, reverse_diffusion)
 
 # %% ../nbs/07_sampling.ipynb #cell-26
+def _start(x):
+    "Raise unless it is a tensor to walk with"
+    if isinstance(x, Tensor) and x.is_floating_point() and x.ndim: return x
+    what = f'{x.dtype} of shape {tuple(x.shape)}' if isinstance(x, Tensor) else type(x).__name__
+    raise ValueError(f"a walk of {what}: start from a tensor of floats, prior(sde, torch.zeros(n, ...))")
+
 def prior(sde, # schedule
           like:Tensor, # shape, dtype and device: [b,...]
           randn=torch.randn_like, # where noise comes from
          )->Tensor: # noise to start from, at time 1
     "Pure noise of the size the schedule ends with"
-    return sde.sigma(torch.ones((), dtype=like.dtype, device=like.device))*randn(like)
+    return sde.sigma(torch.ones((), dtype=_start(like).dtype, device=like.device))*randn(like)
 
+# %% ../nbs/07_sampling.ipynb #cell-26b
 def sample(step, # what to do between two times
            s, # score
            sde, # schedule
@@ -91,7 +99,7 @@ def sample(step, # what to do between two times
            randn=torch.randn_like, # where noise comes from
           ): # yields the state at ts[1], ts[2], ...
     "Walk `x` down the times `ts`, one `step` after another"
-    now = x[0] if isinstance(x, tuple) else x               # a step that remembers has more to its state
+    now = _start(x[0] if isinstance(x, tuple) else x)       # a step that remembers has more to its state
     ts = check_t(ts).to(now)
     if ts.ndim!=1 or len(ts)<2 or not bool((ts.diff()<0).all()):
         raise ValueError("ts must be two or more strictly falling times: try torch.linspace(1, 1e-3, 100)")

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from .core import bc, rows
+from .nets import _null
 
 # %% ../nbs/09b_pictures.ipynb #cell-5
 class ResBlock(nn.Module):
@@ -45,11 +46,7 @@ class Embedding(nn.Module):
         if not self.classes:
             if y is not None: raise ValueError("this network knows no classes: build it with classes=c")
             return F.silu(e)
-        y = torch.full((len(sigma),), -1, device=sigma.device) if y is None else y
-        if y.shape!=sigma.shape or int(y.min())<-1 or int(y.max())>=self.classes:
-            raise ValueError(f"labels must be [{len(sigma)}] values in -1..{self.classes-1}: "
-                             "give one per row, -1 for none")
-        return F.silu(e + self.label(torch.where(y<0, self.classes, y)))
+        return F.silu(e + self.label(_null(y, len(sigma), self.classes, sigma.device)))
 
 # %% ../nbs/09b_pictures.ipynb #cell-8a
 def preconditioned(net, x, sigma, y):

@@ -54,7 +54,7 @@ def test_arrays_and_fractions():
     says(lambda: Gauss((2,), x.numpy()), 'x is a ndarray', 'torch.from_numpy')
     says(lambda: semi(x.numpy(), y, 4), 'x is a ndarray')
     says(lambda: semi(x, y.float(), 4), 'labels are torch.float32', 'y.long()')
-    says(lambda: hide(y.numpy(), [0]), 'labels are a ndarray')
+    says(lambda: hide(y.double().numpy(), [0]), 'labels are torch.float64', 'y.long()')
 
 
 # times
@@ -100,8 +100,8 @@ def test_schedules():
     (torch.tensor([0, 1, 3]), ('0..2', 'got 0..3', 'number of classes')),
     (torch.tensor([0, -1, 2]), ('0..2', '-1 means unlabelled', 'select the labelled rows')),
     (torch.tensor([0, 1]), ('2 labels for 3 rows', 'one label per row')),
-    (torch.tensor([0., 1., 2.]), ('1-D integer tensor', 'y.long()')),
-    (torch.tensor([[0], [1], [2]]), ('1-D integer tensor', '(3, 1)')),
+    (torch.tensor([0., 1., 2.]), ('labels are torch.float32', 'y.long()')),
+    (torch.tensor([[0], [1], [2]]), ('a whole number for each row', '(3, 1)')),
     (torch.tensor([True, False, True]), ('torch.bool', 'y.long()')),
 ])
 def test_labels(world, y, words):

@@ -27,6 +27,8 @@ def form(r):
     for c in r['claims']:
         assert 0 < c['lowest'] <= c['ratio'] <= c['highest'] < math.inf and c['ours'] > 0 and c['theirs'] > 0
         assert c['better'] in ('more', 'less') and c['unit'] and turns.met(c) in (True, False, None)
+        assert (c['floor'] is None) == (c['share'] is None)
+        if c['share']: assert c['floor'] > 0 and 0 < c['share']['lowest'] <= c['share']['ratio'] <= c['share']['highest'] < math.inf and r['floor']
     for a in r['agreement']: assert 0 <= a['error'] <= a['tolerance'] < 1
 
 
@@ -68,10 +70,16 @@ def test_page_says_what_missed(tmp_path):
     "A record altered is seen on the page; a missed target is called so"
     r = read_json(stored[0])
     r.pop('sha256', None)
-    r['claims'] = [dict(r['claims'][0], what='a thing', kind='time', ratio=1.5, lowest=1.4, highest=1.6, target=2., better='more')]
+    share = dict(ratio=.7, lowest=.6, highest=.8)
+    r['claims'] = [dict(r['claims'][0], what='a thing', kind='time', ratio=1.5, lowest=1.4, highest=1.6, floor=2., share=share, target=.75, better='more')]
     write_json(tmp_path/stored[0].name, r)
-    assert '- ' + r['what'] + ', a thing: 1.50x (1.40 to 1.60), target at least 2x' in page.build(tmp_path)
-    assert '| 1.50x (1.40 to 1.60) | at least 2x | **missed** |' in page.build(tmp_path)
+    assert '- ' + r['what'] + ', a thing: 1.50x (1.40 to 1.60), 70% (60 to 80) of the floor' in page.build(tmp_path)
+    assert '| 1.50x (1.40 to 1.60) | 70% (60 to 80) | no slower, 75% of the floor | **missed** |' in page.build(tmp_path)
+
+
+def test_the_page_leads_with_what_a_user_cares_about():
+    lines = [v for v in page.build().split('\n\n')[3].splitlines()]
+    assert len(lines) == 5 and all(v.startswith('- **') for v in lines)
 
 
 def test_disagreement_ends_a_benchmark():
@@ -82,8 +90,11 @@ def test_disagreement_ends_a_benchmark():
 
 def test_ratios_are_of_rounds():
     "The median of ratios, not the ratio of medians"
-    c = turns.faster('a', [1., 2., 4.], [3., 2., 4.], target=1.)
-    assert (c['ratio'], c['lowest'], c['highest'], c['ours'], c['theirs'], turns.met(c)) == (1., 1., 3., 2., 3., True)
+    c = turns.faster('a', [1., 2., 4.], [3., 2., 4.])
+    assert (c['ratio'], c['lowest'], c['highest'], c['ours'], c['theirs'], c['floor'], turns.met(c)) == (1., 1., 3., 2., 3., None, True)
+    c = turns.faster('a', [1., 2., 4.], [3., 4., 5.], [.5, 1.8, 3.2])
+    assert (c['floor'], c['share'], turns.met(c)) == (1.8, dict(ratio=.8, lowest=.5, highest=.9), True)
+    assert turns.met(dict(c, share=dict(c['share'], ratio=.7))) is False and turns.met(dict(c, ratio=.9)) is False and turns.met(dict(c, target=None)) is None
     c = turns.costs('a', [2., 2.], [1., 1.], target=1.9)
     assert (c['ratio'], turns.met(c)) == (2., False)
 

@@ -1,4 +1,4 @@
-"Notebook 20 as researchers run it: through papermill, with parameters that are checked before any work"
+"Notebooks as researchers run them: through papermill, from any folder; parameters of notebook 20 are checked before any work"
 import json
 import subprocess
 import sys
@@ -26,3 +26,19 @@ def test_wrong_parameters_stop_before_any_work(root, tmp_path, params, words):
     done = papermill(root, tmp_path, out=tmp_path/'out', **params)
     assert done.returncode and words in done.stderr
     assert not (tmp_path/'out').exists()
+
+
+@pytest.mark.parametrize('name', ['00_core', '06_sde', '23_published'])
+def test_runs_from_any_folder(root, tmp_path, name):
+    "Stored results and reference values are found from a folder that has nothing to do with the repository"
+    words = ['papermill', str(root/'nbs'/f'{name}.ipynb'), 'run.ipynb', '--no-progress-bar', '--log-level', 'ERROR']
+    done = subprocess.run([sys.executable, '-m', *words], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [p.name for p in tmp_path.iterdir()] == ['run.ipynb']
+
+
+def test_no_path_that_holds_in_one_folder_only(root):
+    "No cell of a notebook that reads or writes by '../'"
+    for p in sorted((root/'nbs').glob('*.ipynb')):
+        cells = [''.join(c['source']) for c in json.loads(p.read_text())['cells'] if c['cell_type'] == 'code']
+        assert not [s for s in cells if "'../" in s and 'google.colab' not in s], p.name

@@ -15,7 +15,7 @@ from scoreguidance import core, images
 from scoreguidance.cifar import SMOKE
 from scoreguidance.core import tell
 from scoreguidance.data import as_float
-from scoreguidance.engine import prepared
+from scoreguidance.engine import runner
 from scoreguidance.experiment import World
 from scoreguidance.generate import heun_walk, memory_walk, pc_walk
 from scoreguidance.methods import METHODS
@@ -45,7 +45,7 @@ def world():
     x, y = torch.zeros(n, 3, 8, 8, dtype=torch.uint8), tell(torch.zeros(n, dtype=torch.long), bounds=(-1, c-1), labelled=slice(n//2))
     clf, cond = makers(b, common, .5, dev)
     w = World(b, sde, Gauss((1,)), x, y, x, y, c, clf, cond, cache(lambda: Images(sde, x, y)), .5)
-    net = prepared(unconditional(w).eval().requires_grad_(False))
+    net = runner(unconditional(w).eval().requires_grad_(False))
     return World(b, sde, w.gauss, x, y, x, y, c, clf, cond, w.truth, .5, score=from_denoiser(at(net, sde), sde))
 
 
@@ -53,7 +53,7 @@ def world():
 def test_a_row_stays_on_the_device(name, monkeypatch):
     with pretended(monkeypatch):
         w, m = world(), METHODS[name]
-        f = m.kind.read(prepared(m.net(w)), w.sde) if m.kind.spends else None
+        f = m.kind.read(runner(m.net(w)), w.sde) if m.kind.spends else None
         known, b = w.context(ema=f, weak=f), perturb(w.sde, as_float(w.x), torch.full((n,), .5))
         if m.loss: assert m.loss(f, known, b, w.y).device.type=='cuda'
         if name != 'CG-exact':                                                      # its world is built from values

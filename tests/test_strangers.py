@@ -10,17 +10,23 @@ import torch
 from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
 
+from scoreguidance.calibrate import sc_total, semi
 from scoreguidance.cli import main
 from scoreguidance.core import bc
-from scoreguidance.data import Data, as_labels, digits, from_tensor, load_npz, ranged, take, to_uint8
+from scoreguidance.data import Data, as_float, as_labels, digits, from_tensor, hide, load_npz, ranged, subset, take, to_uint8
+from scoreguidance.dlsm import dlsm_total
 from scoreguidance.engine import batches
 from scoreguidance.evaluation import evaluate, numbered, read_reference
+from scoreguidance.exact import Parzen
 from scoreguidance.features import extract, pixels
 from scoreguidance.folders import located, read_networks, write_networks
-from scoreguidance.images import NCSNpp, Reference, Shape, from_reference, to_reference
-from scoreguidance.nets import Denoiser, Gauss
+from scoreguidance.guide import ce, drop, family, given, joint, labelled, likelihood, log_likelihood
+from scoreguidance.images import EDM, NCSNpp, Reference, Shape, from_reference, to_reference
+from scoreguidance.metrics import accuracy, frechet, kid, prdc
+from scoreguidance.nets import Classifier, Denoiser, Gauss
 from scoreguidance.readers import read
 from scoreguidance.sample import heun, karras, prior, sample
+from scoreguidance.score import Level, Score, at, from_denoiser, perturb
 from scoreguidance.sde import VE
 from scoreguidance.training import TrainingRequest, class_list, size_of
 from test_bad_input import says
@@ -277,8 +283,8 @@ def test_scale_is_about_zero(level):
 def test_places(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path)); monkeypatch.setenv('DATA', str(tmp_path))
     np.savez(tmp_path/'x.npz', x=colour[:4].numpy())
-    for at in ('~/x.npz', '$DATA/x.npz'): assert len(read(at).x) == len(read_reference(at)[0].x) == 4
-    for at in ('cifar10:~/no', 'cifar10:$DATA/no'): assert str(tmp_path) in says(lambda at=at: read_reference(at), 'no cifar10 in', error=FileNotFoundError)
+    for v in ('~/x.npz', '$DATA/x.npz'): assert len(read(v).x) == len(read_reference(v)[0].x) == 4
+    for v in ('cifar10:~/no', 'cifar10:$DATA/no'): assert str(tmp_path) in says(lambda v=v: read_reference(v), 'no cifar10 in', error=FileNotFoundError)
     says(lambda: read_reference('digits', labels='y.txt'), 'leave reference-labels out')
 
 
@@ -503,3 +509,84 @@ def test_folder_of_diffusers(tmp_path):
 
 
 def test_a_gaussian_too_large(): says(lambda: Gauss((3, 128, 128)), '49152 dimensions', '10 GB')
+
+# lists, arrays and columns where tensors are meant
+
+sde2, x2, t2 = VE(), torch.randn(6, 2, generator=torch.Generator().manual_seed(0)), torch.full((6,), .5)
+y2 = torch.tensor([0, 1, 2, 0, 1, 2])
+cond, judge = Denoiser(Gauss((2,)), 16, 1, classes=3), Classifier(Gauss((2,)), 3, 16, 1)
+for p in (cond.body.out.weight, judge.body.out.weight): torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(1))
+b2 = perturb(sde2, x2, .5, randn=torch.ones_like)
+KEPT = dict(list=y2.tolist(), tuple=tuple(y2.tolist()), numpy=y2.numpy(), bytes=y2.numpy().astype(np.uint8), short=y2.int(), byte=y2.byte())
+BOUND = dict(given=lambda y: from_denoiser(at(given(cond, y), sde2), sde2)(x2, t2), family=lambda y: family(cond, sde2)(y)(x2, t2),
+             likelihood=lambda y: likelihood(at(judge, sde2), y)(x2, t2), joint=lambda y: joint(at(judge, sde2), y)(x2, t2),
+             log=lambda y: log_likelihood(at(judge, sde2), y)(x2, t2), ce=lambda y: ce(at(judge, sde2), b2, y), labelled=lambda y: labelled(b2, y)[1],
+             sc=lambda y: sc_total(at(judge, sde2), sde2, b2, y), dlsm=lambda y: dlsm_total(at(judge, sde2), cond, sde2, b2, y), drop=lambda y: drop(y, 0.),
+             hide=lambda y: hide(y, [0, 4]), subset=lambda y: subset(y, .5, 0), semi=lambda y: semi(x2, y, 9)()[1].sort().values.unique(),
+             batches=lambda y: batches(bytes_[:6], y, VE(), 60)()[1].unique(), accuracy=lambda y: torch.tensor(accuracy(torch.eye(3)[y2.flip(0)], y)))
+
+
+@pytest.mark.parametrize('kept', KEPT)
+@pytest.mark.parametrize('bound', BOUND)
+def test_labels_in_any_container(bound, kept):
+    got, want = BOUND[bound](KEPT[kept]), BOUND[bound](y2)
+    assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize('bad,word', [(y2.float(), 'y.long()'), ([.5]*6, 'y.long()'), (torch.eye(3)[y2], 'as_labels'), (list('abcabc'), 'a list of numbers'), ([0, None]*3, 'a list of numbers'),
+                                      (3, 'for each row'), ([[0, 1], [2]], 'a list of numbers'), (y2 > 0, 'as_labels')], ids=str)
+@pytest.mark.parametrize('bound', BOUND)
+def test_labels_that_are_none(bound, bad, word): says(lambda: BOUND[bound](bad), word)
+
+
+@pytest.mark.parametrize('bound', ['likelihood', 'joint', 'log', 'ce', 'sc', 'dlsm', 'hide', 'subset', 'semi', 'batches', 'accuracy', 'labelled', 'drop'])
+def test_labels_cannot_be_left_out(bound): says(lambda: BOUND[bound](None), 'NoneType')
+
+
+@pytest.mark.parametrize('x', [x2.tolist(), x2.numpy(), None, 'x', (1, 2)], ids=lambda x: type(x).__name__)
+def test_rows_are_tensors(x):
+    s = from_denoiser(at(cond, sde2), sde2)
+    for f in (lambda: next(sample(heun, s, sde2, x, [1., .5])), lambda: prior(sde2, x), lambda: cond(x, t2), lambda: s(x, .5), lambda: perturb(sde2, x, .5),
+              lambda: Parzen(sde2, x), lambda: semi(x, y2, 4)): says(f, 'tensor')
+
+
+@pytest.mark.parametrize('w', [[1., 2., 3., 1., 2., 3.], (2,)*6, np.arange(6.), np.float64(2.), np.float32(2.), torch.arange(6)])
+def test_weights_and_times_in_any_container(w):
+    s, v = Score(from_denoiser(at(cond, sde2), sde2)), torch.as_tensor(w).float()
+    want = bc(v, x2)*s(x2, t2)
+    for f in (w*s, s*w): assert torch.equal(f(x2, t2), want)
+    assert torch.equal(s(x2, t2.tolist()), s(x2, t2)) and torch.equal(s(x2, t2.numpy()), s(x2, t2))
+    for bad in (None, 'two', [None]): says(lambda bad=bad: bad*s, 'a list of numbers')
+    says(lambda: s(x2, 'half'), 'a list of numbers')
+
+
+KINDS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize('own', KINDS)
+@pytest.mark.parametrize('given_', KINDS)
+@pytest.mark.parametrize('form', [lambda: Denoiser(Gauss((2,)), 16, 1, classes=3), lambda: EDM(NCSNpp(Shape(8, (1,), 1, (), classes=3)))], ids=['rows', 'images'])
+def test_networks_of_any_kind(form, given_, own):
+    "Bound by `at` or `given`, a network is asked in its own type and answers in that of its rows; asked directly, one sentence"
+    torch.manual_seed(0)
+    net, x = form(), torch.randn(3, *((2,) if form().__class__ is Denoiser else (3, 8, 8)))
+    want = net(x, torch.full((3,), 2.)).detach()
+    net, x = net.to(own), x.to(given_)
+    for f in (at(net, Level(2.)), at(given(net, [0, 1, -1]), Level(2.))): out = f(x, torch.full((3,), .5).to(given_)); assert out.dtype == given_
+    got = at(net, Level(2.))(x, torch.full((3,), .5).to(given_))
+    assert (got.float()-want).abs().max() < .05*want.abs().max()
+    if own == torch.float32 and given_ == torch.float64: says(lambda: net(x, torch.full((3,), 2.).to(x)), 'at(net, sde)')
+
+
+def test_images_in_any_container():
+    plain, y = bytes_[:40].numpy(), world.y[:40]
+    want = evaluate(Data(bytes_[:40], y), Data(bytes_[40:80], world.y[40:80]), times=0).values
+    for x in (plain, plain.tolist(), plain.astype(np.int64), torch.from_numpy(plain).double()):
+        got = evaluate((x, y.tolist()), (bytes_[40:80].numpy(), world.y[40:80].numpy()), times=0).values
+        assert got == want
+    assert torch.equal(extract(pixels(), plain, bar=False), extract(pixels(), bytes_[:40], bar=False))
+    assert torch.equal(batches(plain, y, VE(1e-9, 2e-9), 200, flip=False)()[1].unique(), y.unique())
+    says(lambda: evaluate(plain, plain, times=0), 'from_tensor(x, y)')
+    for bad in (None, 'images', [[1, 2], [3]]):
+        for f in (to_uint8, as_float, from_tensor, lambda v: extract(pixels(), v, bar=False)): says(lambda f=f, bad=bad: f(bad), '')
+    for f in (frechet, kid, prdc): says(lambda f=f: f('features', torch.randn(9, 2)), 'a list of numbers')

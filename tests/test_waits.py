@@ -21,6 +21,7 @@ from scoreguidance.sde import VE, VP, SubVP, ddpm
 from scoreguidance.steps import churn, heun_sde
 from scoreguidance.selflearn import fixmatch
 from scoreguidance.train import start
+from scoreguidance.unet import UNet
 
 
 class Waits(TorchDispatchMode):
@@ -78,6 +79,34 @@ def test_sampler(sde, step):
         for i in range(3):
             with Waits() as w: next(walk)
             assert not w.seen, f"{name}, step {i+1}: {w.seen}"
+
+
+def diffusers_score():
+    "A network of diffusers with classes, bound by the bridge"
+    diffusers = pytest.importorskip('diffusers')
+    from scoreguidance.bridge import from_diffusers
+    net = diffusers.UNet2DModel(sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
+                                down_block_types=('DownBlock2D',)*2, up_block_types=('UpBlock2D',)*2, num_class_embeds=3)
+    return from_diffusers(net, diffusers.DDPMScheduler(), y)
+
+
+def picture_score(net):
+    return from_denoiser(at(given(net, y.tolist()), VE()), VE()), VE()
+
+
+WORLDS = dict(unet=lambda: picture_score(UNet(3, classes=3)), ncsnpp=lambda: picture_score(EDM(NCSNpp(Shape(8, (1,), 1, (), classes=3)))),
+              diffusers=diffusers_score)
+
+
+@pytest.mark.parametrize('world', WORLDS)
+def test_image_networks(world):
+    "Labels may be a list: they are read where they are bound"
+    s, sde = WORLDS[world]()
+    walk = sample(heun, s, sde, prior(sde, torch.zeros(n, 3, 8, 8)), torch.linspace(1, .1, 4))
+    next(walk)
+    with Waits() as w: next(walk)
+    if world=='diffusers': w.seen = [v for v in w.seen if v.startswith('read')]     # its own embedding brings a number along
+    assert not w.seen, w.seen
 
 
 def losses(net, f, sde):
