@@ -196,6 +196,7 @@ def _scales(e):
     ks = e.get('scales', [e['scale']])
     return ' to '.join(f'{v:g}' for v in sorted({min(ks), max(ks)}))
 
+# %% ../nbs/17a_tables.ipynb #cell-12b
 def markdown(t:dict, # a table of `collect`
              columns=SHOWN, # metrics to show
              fractions=None, # only these; all when not given
@@ -240,7 +241,8 @@ def _curve(ax, name, xs, es, m):
 def _legend(fig, ax):
     "One legend for all panels, below them"
     h, l = ax.get_legend_handles_labels()
-    fig.legend(h, l, loc='outside lower center', ncols=max(1, min(7, len(h), int(fig.get_figwidth()/1.7))), fontsize=9)
+    room = max(1, min(7, len(h), int(fig.get_figwidth()/1.7)))
+    fig.legend(h, l, loc='outside lower center', ncols=room, fontsize=9)
 
 def _least(t): return [r for r in t['rows'] if r['fraction']==min(r['fraction'] for r in t['rows'])]
 
