@@ -44,13 +44,13 @@ TINY = replace(SMALL, scores=1, score_steps=60, clf_steps=30, judge_steps=80, ba
                n=100, block=0, curve=60, gate=100, scales=(1., 3.), most=3.)
 ANCHORS = (('CG', 1.), ('Cond', 1.))
 
-def plans(b, tiny, fraction:float, more=())->dict: # name -> Plan
+def plans(b, tiny, fraction:float)->dict: # name -> Plan
     "The presets of a task"
     def p(name, b, methods, fractions=(fraction,), **kw):
         return Plan(methods, fractions, budget=b, preset=name, **kw)
     mine = (*PAPERS, 'CG-consistency', 'CG-exact', 'unguided')
     few = (*PAPERS, 'CG-pseudo', 'CG-consistency')
-    return dict(default=p('default', b, mine, (fraction, *more), anchors=ANCHORS),
+    return dict(default=p('default', b, mine, anchors=ANCHORS),
                 smoke=p('smoke', tiny, few, (fraction, 1.), seeds=(0, 1)),
                 thorough=p('thorough', b, (*PAPERS, *RIVALS), seeds=tuple(range(10)), anchors=ANCHORS))
 
@@ -61,7 +61,7 @@ def task(name:str, data:str, plans, asks=())->Task: # of the experiment; of the 
     return Task(name, plans, make, cell, waves, train_ahead, rehearsal, asks=asks)
 
 _big = lambda b, name: replace(b, data=name, size=14, block=0, n=1000)
-DIGITS = task('digits', 'digits', plans(SMALL, TINY, .05, (.2,)))
+DIGITS = task('digits', 'digits', plans(SMALL, TINY, .05))
 _more = lambda name: plans(_big(SMALL, name), replace(_big(TINY, name), n=100), .01)
 MNIST = task('mnist', 'MNIST', _more('mnist'), ('root',))
 FASHION = task('fashion', 'FashionMNIST', _more('fashion'), ('root',))

@@ -229,7 +229,7 @@ def build(out):
         write(f"api-{m['name']}.html", 'api', m['name'], m=m, source=f"{blob}/{cfg.lib_path.name}/{m['name']}.py")
         index += [[i['name'], m['name'], where[i['name']], i['doc']] for i in m['items']]
     write('api.html', 'apis', 'Reference')
-    first = re.split(r'<h2', bodies[0])[0]
+    first = re.split(r'<h2', bodies[0])[0].replace('href="#', f'href="{page(todo[0][0])}#') # its sections are over there
     write('index.html', 'landing', cfg.title, first=re.sub(r'<h1.*?</blockquote>', '', first, flags=re.S),
           subtitle=heads(NBProcessor(nbs/'index.ipynb').nb.cells[0].source)[1])
     (out/'search-index.js').write_text('const entries = ' + json.dumps(index) + ';\n', encoding='utf-8')
