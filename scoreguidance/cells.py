@@ -55,7 +55,7 @@ def split(out, w, run)->Tensor: # sorted rows [m]
 
 # %% ../nbs/16h_cells.ipynb #cell-26
 def curve_of(m, w, run, dev): # state -> dict, or None
-    "Both errors of a classifier in training, on noised test images (Chao et al. 2022, Fig. 5)"
+    "Errors of a classifier in training on noised test images; DLSM's where there is a score (Chao, Fig. 5)"
     if m.steps!='clf_steps': return None
     g, n = torch.Generator().manual_seed(run.seed), min(128, len(w.y_test))
     x, y = as_float(w.x_test[:n]), w.y_test[:n]
@@ -117,7 +117,9 @@ def ahead_net(out, run, w): # its function of (x, t)
     folder = Path(out)/'cells'/run.name
     if is_finished(folder): return read_net(out, run, w)
     m = METHODS[run.method]
-    s = load_state(start(m.net(w)), folder/'train', **recipe_of(run).facts())
+    s, r = start(m.net(w)), recipe_of(run)
+    if load_state(s, folder/'train', **r.facts()).step<r.steps:
+        raise ValueError(f"the network of {run.name} is at step {s.step} of {r.steps}: its cell comes first")
     return m.kind.read(runner(s.ema.eval().requires_grad_(False), run.budget.bf16), w.sde)
 
 # %% ../nbs/16h_cells.ipynb #cell-27a
@@ -161,10 +163,15 @@ def draws(folder, w, run, f, k, n, seed, here)->Tensor: # bytes (n,c,s,s)
     return collect(folder)[0]
 
 # %% ../nbs/16h_cells.ipynb #cell-27c
-def _curve(folder, w, run, f, near, here):
+def _beyond(b, rows, key):
+    "The scale after the grid's last, where that is the best and the budget goes on"
+    k = next_scale(rows, key, limits=(min(b.scales), b.most))
+    return k if k and k>max(b.scales) else None
+
+def _curve(folder, w, run, f, near, here): # all rows, those that the rule may choose from
     "Judge a few samples at every scale, on to larger ones while the best is the last"
     b, ask = run.budget, torch.arange(run.budget.curve)%w.classes
-    rows, todo = [], list(b.scales)
+    rows, todo, mine = [], list(b.scales), None
     while todo:
         k = todo.pop(0)
         path, tick = writable(folder/'draws')/f'scale_{k:g}.json', time.time()
@@ -175,18 +182,19 @@ def _curve(folder, w, run, f, near, here):
             write_json(path, dict(scale=k, n=b.curve, sample_seconds=sec, rule=near(x, ask), **said))
         rows.append(read_json(path))
         if todo: continue
-        more = [next_scale(rows, key, limits=(min(b.scales), b.most)) for key in ('rule', 'intra_fid')]
-        todo += sorted({k for k in more if k and k>max(b.scales)})[:1]
-    return rows
+        k = None if mine else _beyond(b, rows, 'rule')
+        if not k: mine, k = mine or len(rows), _beyond(b, rows, 'intra_fid')   # which the rule may not choose
+        todo = [k] if k else []
+    return rows, rows[:mine]
 
 # %% ../nbs/16h_cells.ipynb #cell-27-3
 def sweep(folder, w, run, f, near, known, here): # rows of the curve, rows in the table, images
     "Choose the scale by the labels a run may see, and judge as many samples as the table says"
     b, m, n, out, images = run.budget, METHODS[run.method], run.budget.amount(run.method), {}, {}
-    rows = _curve(folder, w, run, f, near, here) if m.swept and b.curve else []
-    first, ask = b.scales[0] if m.swept else 1., torch.arange(n)%w.classes
-    found = {k: choose(rows, v) if rows else Choice(first, 0., True)
-             for k,v in dict(chosen='rule', oracle='intra_fid').items()}
+    rows, mine = _curve(folder, w, run, f, near, here) if m.swept and b.curve else ([], [])
+    fixed, ask = Choice(b.scales[0] if m.swept else 1., 0., True), torch.arange(n)%w.classes
+    found = dict(chosen=choose(mine, 'rule') if mine else fixed,
+                 oracle=choose(rows, 'intra_fid') if rows else fixed)
     for name,c in found.items():
         twin = next((k for k in images if found[k].scale==c.scale), None)
         path, tick = writable(folder/'draws')/f'{name}.json', time.time()

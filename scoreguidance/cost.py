@@ -186,8 +186,10 @@ def _afford(task, p, dev, minutes, share):
     fixed = START + sum(n*(each+JUDGED) for n,each in drawn)
     left = 60*minutes-fixed
     kinds = [METHODS[r.method].steps for r in p.runs]
-    score = costs['Cond']['step']*b.batch*(1+kinds.count('score_steps'))
-    clf = sum(costs[r.method]['step'] for r,k in zip(p.runs, kinds) if k=='clf_steps')*b.clf_batch
+    more = sum(METHODS[r.method].part for r,k in zip(p.runs, kinds) if k=='score_steps')
+    score = costs['Cond']['step']*b.batch*(getattr(b, 'scores', 1)+more)
+    each = [costs[r.method]['step']*METHODS[r.method].part for r,k in zip(p.runs, kinds) if k=='clf_steps']
+    clf = sum(each)*b.clf_batch
     if left<.2*60*minutes:
         raise ValueError(f"{minutes:g} minutes: starting, sampling and judging alone take about "
                          f"{fixed/60:.1f} here; give at least {fixed/48+.1:.1f} minutes, or ask for fewer "

@@ -83,7 +83,12 @@ def task_of(path, d:Data)->Task: # d: of `images_of`
     data = name if (d.y>=0).all() else name+MORE
     def p(preset, b, wanted, **kw):
         fit = lambda n, least: max(n//c, least)*c                        # equally many of each class
-        b = replace(b, data=data, classes=c, size=side(size, wanted), n=fit(b.n, 16), curve=fit(b.curve, 8),
+        block = c*round(.2*int(d.y[d.y>=0].bincount().min()))            # as many as are held out
+        n, curve = fit(b.n, 16), fit(b.curve, 8)
+        up = lambda v: block*max(1, round(v/block))
+        small = block<n
+        b = replace(b, data=data, classes=c, size=side(size, wanted), n=up(n) if small else n,
+                    curve=up(curve) if small else curve, block=block if small else 0,
                     inception=False, gate=0)
         return Plan(CIFAR10.presets[preset].methods, (.1, 1.), budget=b, preset=preset, **kw)
     presets = dict(smoke=p('smoke', SMOKE, 8, seeds=(0,)), cpu=p('cpu', CPU, 16),

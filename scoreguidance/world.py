@@ -36,7 +36,7 @@ from .folders import KINDS, write_networks
 from .metrics import accuracy, cas, ridge
 from .features import ResNet56, extract, inception, resnet56
 from .comparisons import copies, equal_floor
-from .experiment import Facts, Place, TimeUp, World, all_metrics, everything, key_metrics
+from .experiment import Facts, Place, TimeUp, World, all_metrics, everything
 
 # %% ../nbs/16g_world.ipynb #cell-6
 @dataclass(frozen=True)
@@ -79,10 +79,16 @@ class _Sampling(_Training):
     n:int=5000 # samples in the table, equally many of each class
     block:int=0 # judged so many at a time, where there are fewer real images than samples; 0: all together
     curve:int=500 # samples at each scale, of other noise, by which the scale is chosen
-    gate:int=5000 # samples of the score without guidance
+    gate:int=5000 # samples of the score without guidance, about; judged as many together as the others
     scales:tuple=(1., 2., 4.) # guidance scales, the same for all; a grid whose best is its last goes on
     most:float=32. # largest scale tried
     levels:tuple=(.05, .2, .5, 1., 2., 5.) # noise levels at which classifiers are examined
+
+def _even(b):
+    "Raise where blocks would have other counts of the classes than their floor"
+    if b.block and (b.block%b.classes or b.n%b.block or b.curve%b.block):
+        raise ValueError(f"block={b.block}: give a multiple of {b.classes} classes that divides n={b.n} and "
+                         f"curve={b.curve}")
 
 # %% ../nbs/16g_world.ipynb #cell-7a
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ class Budget(_Sampling):
     guesses:bool=False # the rule for the scale may guess labels from neighbours in pixels
     decay:bool=True # does the learning rate fall to 0?
     recipe:int=3 # raised when the code changes what a record means
+    def __post_init__(self): _even(self)
     @property
     def nfe(self): return 2*self.pc+1 if self.pc else self.times if self.memory else 2*(self.times-1)+1
     @property
@@ -107,7 +114,7 @@ class Budget(_Sampling):
         return Recipe(steps, lr, min(self.warm, max(1, steps//5)), self.decay, self.clip, self.ema, seed,
                       bf16=self.bf16, every=every, graph=self.graph)
     def weight(self, sde, sd): return edm_weight(sde, sd) if self.noise else None
-    def amount(self, method): return self.n if method!='unguided' else max(self.n, self.gate)
+    def amount(self, method): return self.n*max(1, self.gate//self.n if method=='unguided' else 1)
 
 # %% ../nbs/16g_world.ipynb #cell-7b
 def seen(b, sde, clf=False)->dict: # keywords of `batches`
@@ -283,7 +290,10 @@ def published_judge(b, path)->tuple: # network, hash
 def make_judge(out, budget, here=Place())->dict: # its record
     "Train the judge on its half, or take the published one from its file"
     b, folder, dev = budget, writable(Path(out)/'judge'), device(here.device)
-    if b.inception and not here.judge: inception(device=dev) # missing weights are told before hours of work
+    if here.judge and not b.inception:
+        raise ValueError("the published judge has seen the reference: it gives verdicts where Inception "
+                         "measures distances (preset budget); leave -p judge out")
+    if b.inception: inception(device=dev)                   # missing weights are told before hours of work
     w, sec, mb, sha = facts(out, b, dev), 0., 0., ''
     if here.judge: judge, sha = published_judge(b, here.judge)
     else:
@@ -325,10 +335,13 @@ def _score(folder, w, i, here, dev): # network, seconds, memory
     net, _, sec, mb = train_network(folder, unconditional(w).to(dev), loss, batch, r, here)
     return net, sec, mb
 
+# %% ../nbs/16g_world.ipynb #cell-18-3
 def make_score(out, budget, here=Place())->dict: # the record of the first
     "Train the unconditional scores on all images, or take one that is finished"
     b, dev = budget, device(here.device)
     w = facts(out, b, dev)
+    if here.score and b.scores>1:
+        raise ValueError(f"one score was given, and this preset draws {b.scores}: leave -p score out")
     for i in reversed(range(b.scores)):                     # the first is finished last: all are there
         folder = writable(score_folder(out, i))
         if is_finished(folder): continue
@@ -410,9 +423,9 @@ def block_mean(rows)->dict: # of dicts of numbers, and of dicts of lists
     return {k: mean([r[k] for r in rows]) for k in rows[0]}
 
 def in_blocks(measure, # features, classes, logits -> dict
-              b, *parts)->dict: # rows of each
+              b, *parts)->dict: # a budget; rows of each
     "A measure of samples, at the floor's own number"
-    n = min(b.block or len(parts[0]), len(parts[0]))
+    n = min(b.block or b.n, len(parts[0]))
     m = len(parts[0])//n*n
     return block_mean([measure(*part) for part in zip(*(p[:m].split(n) for p in parts))])
 
@@ -442,8 +455,9 @@ def make_reference(out, budget, here=Place())->dict:
     w = load_world(str(out), b, str(device(here.device)))
     u, c, yt = w.look(w.x_test, True), w.classes, w.y_test.cpu()
     both = torch.cat([u.cpu().double(), verdict(w.judge, w.x_test).double()], 1) # cut together
+    least = int(yt.bincount(minlength=c).min())
     def floor(measure, n):
-        per = min(n//c, int(yt.bincount().min()))
+        per = min(n//c, least)
         return equal_floor(lambda v, y: measure(w, v[:,:-c].to(u), y, v[:,-c:]), both, yt, per)
     sds = lambda f: {k: v[1] for k,v in f.items() if isinstance(v, tuple)}
     full = floor(all_metrics, b.block or b.n)
@@ -451,7 +465,6 @@ def make_reference(out, budget, here=Place())->dict:
     pick = subset(w.y.cpu(), min(1., b.n/len(w.y)), 0, c)
     own = cas(ridge, as_float(w.x[pick.to(w.x.device)].cpu()), w.y.cpu()[pick], as_float(w.x_test.cpu()), yt)
     record = dict(what='reference', budget=asdict(b), floor=dict(_means(full), cas=own), floor_sd=sds(full),
-                  curve_floor=_means(few), n=(b.block or b.n)//c*c, reference=len(w.ref()[1]),
+                  curve_floor=_means(few), n=c*min((b.block or b.n)//c, least), reference=len(w.ref()[1]),
                   features=_inception(str(device(here.device))).weights if b.inception else 'judge')
-    if b.gate: record['gate_floor'] = _means(floor(key_metrics, b.amount('unguided')))
     return finish(folder, dict(record, seconds=time.time()-begun))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from scoreguidance.cli import main
 from scoreguidance.data import as_float, digest
-from scoreguidance.engine import batches
+from scoreguidance.engine import batches, runner
 from scoreguidance.evaluation import read
 from scoreguidance.files import read_json
 from scoreguidance.folders import read_networks
@@ -116,7 +116,8 @@ def test_a_row_of_the_tables(name, cifar, networks, tmp_path):
     s, nets = start(blank(ask, x, 2)), {k: read_networks(v)[0] for k, v in folders.items()}
     if m.teacher: y = pseudo(at(nets['teacher']['clf'], sde), as_float(x), y, m.sure)
     score = from_denoiser(at(nets['score']['score'], sde), sde) if m.prior else None
-    known = Context(sde, score, m.kind.read(s.ema, sde), lam=.7)
+    ema = m.kind.read(runner(s.ema.eval()), sde)    # read as `train` does: at first student and average differ by rounding, which Adam enlarges
+    known = Context(sde, score, ema, lam=.7)
     draw = batches(x, y, sde, 8, m.share, flip=False)
     for i in range(steps):
         torch.manual_seed(i)
@@ -127,7 +128,7 @@ def test_a_row_of_the_tables(name, cifar, networks, tmp_path):
         for p, q in zip(s.ema.parameters(), s.net.parameters()): p.lerp_(q.detach(), 1-(i+1)/(i+10))
     flat = lambda d: torch.cat([d[k].flatten() for k in s.ema.state_dict()])
     was, want, have = map(flat, (blank(ask, x, 2).state_dict(), s.ema.state_dict(), {k.removeprefix(f'{m.kind.stored}.'): v for k, v in got.items()}))
-    assert (have-want).norm() < .01*(want-was).norm()   # Adam's first steps are signs: rounding near 0 turns some
+    assert (have-want).norm() < 1e-4*(want-was).norm()
 
 
 def test_what_a_row_wants(cifar, networks, tmp_path, capsys):
