@@ -7,7 +7,7 @@ __all__ = ['MAKE', 'split', 'curve_of', 'recipe_of', 'train_cell', 'early', 'tra
            'rule', 'draws', 'sweep', 'cell', 'waves', 'rehearsal']
 
 # %% ../nbs/16h_cells.ipynb #cell-2
-import shutil, time
+import shutil
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from .score import Noised, at, from_denoiser
 from .sde import VE
 from .matching import ce
 from .files import Alone, read_json, writable, write_json
-from .store import finish, is_finished
+from .store import finish, is_finished, tensors_of
 from .nets import Gauss
 from .train import load_state, start
 from .dlsm import dlsm
@@ -28,7 +28,7 @@ from .selflearn import spread
 from .data import as_float, digest, hide, subset
 from .truth import Images
 from .engine import Recipe, batches, device, memory_mb, runner
-from .generate import collect, generate
+from .generate import collect, generate, seconds_of
 from .metrics import accuracy, frechet, intra
 from .comparisons import Choice, choose, label_distance, next_scale
 from .experiment import (METHODS, Place, Run, World, about, all_metrics, examine,
@@ -123,20 +123,20 @@ def ahead_net(out, run, w): # its function of (x, t)
     return m.kind.read(runner(s.ema.eval().requires_grad_(False), run.budget.bf16), w.sde)
 
 # %% ../nbs/16h_cells.ipynb #cell-27a
-def own_judge(out, w, run, y, here): # network; y: labels, -1 where hidden
+def own_judge(out, w, run, y, here): # network, labels [n]; y: labels, -1 where hidden
     "A judge trained on the labels a cell may see and, where the budget says so, on guesses from neighbours"
     b, folder = run.budget, writable(Path(out)/'own'/f'{run.fraction:g}-{run.seed}')
-    guess = y
-    if b.guesses and (y<0).any(): guess = spread(as_float(w.x.cpu()), y.cpu()).to(y.device)
     with Alone(folder, True, None):
         if not is_finished(folder):
-            i = guess>=0
-            net, sec, _ = train_judge(folder, b, w.x[i], guess[i], max(1, b.judge_steps//3), here, w.y.device)
+            known = spread(as_float(w.x.cpu()), y.cpu()) if b.guesses and (y<0).any() else y
+            i = (label := known.to(w.y.device))>=0
+            net, sec, _ = train_judge(folder, b, w.x[i], label[i], max(1, b.judge_steps//3), here, w.y.device)
             right = accuracy(verdict(net, w.x_test), w.y_test.cpu())
-            finish(folder, dict(what='own judge', accuracy=right, seconds=sec), weights=net.state_dict())
+            record = dict(what='own judge', accuracy=right, seconds=sec)
+            finish(folder, record, weights=net.state_dict(), labels=dict(y=known.cpu()))
     net = new_judge(b)
     net.load_state_dict(weights_of(folder))
-    return net.to(w.y.device).eval().requires_grad_(False), guess
+    return net.to(w.y.device).eval().requires_grad_(False), tensors_of(folder, 'labels')['y'].to(w.y.device)
 
 # %% ../nbs/16h_cells.ipynb #cell-27b
 def rule(out, w, run, y, here): # (bytes, classes asked for) -> number, smaller is better
@@ -174,12 +174,12 @@ def _curve(folder, w, run, f, near, here): # all rows, those that the rule may c
     rows, todo, mine = [], list(b.scales), None
     while todo:
         k = todo.pop(0)
-        path, tick = writable(folder/'draws')/f'scale_{k:g}.json', time.time()
-        x = draws(folder/'draws'/f'scale_{k:g}', w, run, f, k, b.curve, 1000+run.seed, here)
+        there, path = folder/'draws'/f'scale_{k:g}', writable(folder/'draws')/f'scale_{k:g}.json'
+        x = draws(there, w, run, f, k, b.curve, 1000+run.seed, here)
         if not path.exists():
-            sec = time.time()-tick
             said = in_blocks(partial(all_metrics, w), b, w.look(x), ask, verdict(w.judge, x))
-            write_json(path, dict(scale=k, n=b.curve, sample_seconds=sec, rule=near(x, ask), **said))
+            about_ = dict(scale=k, n=b.curve, sample_seconds=seconds_of(there), rule=near(x, ask))
+            write_json(path, {**about_, **said})
         rows.append(read_json(path))
         if todo: continue
         k = None if mine else _beyond(b, rows, 'rule')
@@ -197,11 +197,11 @@ def sweep(folder, w, run, f, near, known, here): # rows of the curve, rows in th
                  oracle=choose(rows, 'intra_fid') if rows else fixed)
     for name,c in found.items():
         twin = next((k for k in images if found[k].scale==c.scale), None)
-        path, tick = writable(folder/'draws')/f'{name}.json', time.time()
+        there, path = folder/'draws'/name, writable(folder/'draws')/f'{name}.json'
         if twin: out[name] = dict(out[twin], inside=c.inside); continue
-        x = draws(folder/'draws'/name, w, run, f, c.scale, n, run.seed, here)
+        x = draws(there, w, run, f, c.scale, n, run.seed, here)
         if not path.exists():
-            row = dict(scale=c.scale, n=n, sample_seconds=time.time()-tick, inside=c.inside)
+            row = dict(scale=c.scale, n=n, sample_seconds=seconds_of(there), inside=c.inside)
             write_json(path, {**row, **evaluate_samples(w, x, ask, known)})
         out[name], images[name] = read_json(path), x
     return rows, out, images
@@ -253,4 +253,4 @@ def rehearsal(b, dev)->World:
     clf, cond = makers(b, flat, .5, dev)
     w = World(b, sde, gauss.to(dev), x, y, x, y, b.classes, clf, cond, cache(lambda: Images(sde, x, y)), .5)
     net = runner(unconditional(w).to(dev).eval().requires_grad_(False), b.bf16)
-    return replace(w, score=from_denoiser(at(net, sde), sde))
+    return replace(w, judge=new_judge(b).to(dev), score=from_denoiser(at(net, sde), sde))

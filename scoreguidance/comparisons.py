@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['lower_is_better', 'equal_floor', 'floor_at', 'label_distance', 'Choice', 'choose', 'next_scale', 'copies', 'Paired',
            'paired', 'holm', 'Claim', 'dominant', 'claims', 'sentence', 'conclusions', 'verdict_table', 'between',
-           'readings', 'listed', 'marked', 'per_draw', 'frontier', 'reached', 'gates']
+           'readings', 'listed', 'marked', 'rows_at', 'per_draw', 'frontier', 'reached', 'gates']
 
 # %% ../nbs/16d_comparisons.ipynb #cell-2
 import math
@@ -362,24 +362,29 @@ def marked(values:dict, # method -> metric -> value in each draw
     return {m: 'best' if m == top else 'near' if m in open_ else '' for m in have}
 
 # %% ../nbs/16d_comparisons.ipynb #cell-42
-def per_draw(rows, # of a stored table: method, fraction, seeds, chosen, oracle and the sweep
+def rows_at(rows, # of a stored table: method, fraction, seeds, chosen, oracle and the sweep
+            scale='chosen', # chosen, oracle, or one guidance scale for all
+           )->list: # (row, its entry there); rows without a scale stay as they are, rows without this one go
+    "The entries of a table under one reading of the scale"
+    old = lambda r: next(e for e in r['sweep'] if e['scale'] == r['best_scale'])   # tables of older releases
+    def at(r):
+        if isinstance(scale, str): return r.get(scale) or old(r)
+        if len(r['sweep']) <= ('chosen' not in r): return r.get('chosen') or old(r)
+        return next((e for e in r['sweep'] if e['scale'] == scale), None)
+    return [(r, e) for r in rows if (e := at(r))]
+
+def per_draw(rows, # as in `rows_at`
              fraction:float, # share of labelled images
-             scale='chosen', # chosen, oracle, or one scale for all (rows without one stay as they are)
+             scale='chosen', # as in `rows_at`
             )->tuple: # method -> metric -> value in each draw, and method -> metric -> mean in each class
     "Values and class means of a table's rows, over shared draws"
     rows = [r for r in rows if r['fraction'] == fraction]
     if not rows: raise ValueError(f"no row has {100*fraction:g}% labels: choose another fraction")
     if len({tuple(r['seeds']) for r in rows}) > 1:
         raise ValueError("rows are of different draws: make them equal")
-    def at(r):
-        asked = scale if isinstance(scale, str) else '' if r['sweep'] else 'chosen'
-        if asked in r: return r[asked]
-        level = r['best_scale'] if asked or len(r['sweep']) == 1 else scale # tables of older releases
-        return next((e for e in r['sweep'] if e['scale'] == level), None)
-    found = {r['method']: e for r in rows if (e := at(r))}
+    found = {r['method']: e for r,e in rows_at(rows, scale)}
     drawn = lambda e: {k: v['values'] for k,v in e.items() if isinstance(v, dict) and 'values' in v}
-    values = {m: drawn(e) for m,e in found.items()}
-    return values, {m: e.get('per_class', {}) for m,e in found.items()}
+    return {m: drawn(e) for m,e in found.items()}, {m: e.get('per_class', {}) for m,e in found.items()}
 
 # %% ../nbs/16d_comparisons.ipynb #cell-44
 def frontier(rows, # a dict with both metrics for each point, such as a sweep along w

@@ -9,6 +9,7 @@ __all__ = ['MANY', 'LESS', 'START', 'JUDGED', 'saved_bytes', 'calibrated', 'esti
 import os, shlex, time
 from dataclasses import replace
 import torch
+import torch.nn.functional as F
 from .score import perturb
 from .files import read_json, writable, write_json
 from .store import missing
@@ -73,6 +74,16 @@ def calibrated(w:World, name:str, dev, rows:int=8)->dict: # seconds and bytes pe
     finally: torch.set_num_threads(threads)
     return c
 
+# %% ../nbs/16f_cost.ipynb #cell-36j
+def _judges(w, runs, dev, rows=64)->tuple: # seconds: of the table's judge, of those that choose scales
+    "What judges cost to train: one for the table, and one of its own for every draw of labels"
+    b = w.budget
+    if getattr(w, 'judge', None) is None: return 0., 0.
+    i = torch.arange(rows, device=dev)%len(w.x)
+    each = b.batch/rows*_timed(lambda: F.cross_entropy(w.judge(as_float(w.x[i])), w.y[i]).backward(), dev)
+    cuts = {(r.fraction, r.seed) for r in runs if METHODS[r.method].swept and b.curve and not b.inception}
+    return each*b.judge_steps, each*len(cuts)*(b.judge_steps//3)
+
 # %% ../nbs/16f_cost.ipynb #cell-36r
 def _rows(b, m):
     "Rows a method's network is trained with"
@@ -101,9 +112,11 @@ def estimate(task:Task, p:Plan, out, here=Place())->dict: # hours and gigabytes,
         rows.append(dict(method=name, cells=cells, left=n, hours=(train+draw)/3600, gigabytes=gb))
     many = b.batch*b.score_steps*getattr(b, 'scores', 1)
     base = calibrated(w, 'Cond', dev)['step']*many/3600 if 'score' in shared else 0.
-    total, most = base+sum(r['left']*r['hours'] for r in rows), max(r['gigabytes'] for r in rows)
+    judge, own = (s/3600 for s in _judges(w, left, dev))
+    own += judge if 'judge' in shared else 0.
+    total, most = base+own+sum(r['left']*r['hours'] for r in rows), max(r['gigabytes'] for r in rows)
     return dict(task=task.name, preset=p.preset, device=str(dev), rows=rows, shared=shared, score_hours=base,
-                hours=total, gigabytes=most)
+                judge_hours=own, hours=total, gigabytes=most)
 
 # %% ../nbs/16f_cost.ipynb #cell-37
 def _memory(dev): # gigabytes
@@ -144,10 +157,10 @@ def in_words(e:dict, # of `estimate`
         cost = f"{_span(r['hours'])} | {r['gigabytes']:.2g}"
         lines.append(f"| {r['method']} | {r['cells']} | {r['left']} | {cost} |")
     lines += ['', (f"Shared and still to make: {', '.join(e['shared']) or 'nothing'} (score: "
-              f"{_span(e['score_hours'])}). In all about {_span(e['hours'])} of one worker, "
-              f"{_span(e['hours']/workers)} with {workers}; {e['gigabytes']:.2g} GB of the {have:.0f} GB "
-              "here for each worker. Judging comes on top."), *_busy(e['device']), '', f"Here: {go}",
-              f"Several GPUs: {MANY}",
+              f"{_span(e['score_hours'])}, judges: {_span(e['judge_hours'])}). In all about "
+              f"{_span(e['hours'])} of one worker, {_span(e['hours']/workers)} with {workers}; "
+              f"{e['gigabytes']:.2g} GB of the {have:.0f} GB here for each worker. Metrics come on top."),
+              *_busy(e['device']), '', f"Here: {go}", f"Several GPUs: {MANY}",
               f"{go} -p executor dask -p address tcp://HOST:8786"]
     if e['gigabytes']*workers>have: lines.append(f"This does not fit: {LESS}")
     return '\n'.join(lines)
@@ -183,7 +196,7 @@ def _afford(task, p, dev, minutes, share):
     b, w = p.budget, _rehearsed(task, p.budget, dev)
     costs = {m: calibrated(w, m, dev) for m in dict.fromkeys(('Cond', *(r.method for r in p.runs)))}
     drawn = [(_samples(b, METHODS[r.method], r.method), costs[r.method]['evaluation']*b.nfe) for r in p.runs]
-    fixed = START + sum(n*(each+JUDGED) for n,each in drawn)
+    fixed = START + sum(n*(each+JUDGED) for n,each in drawn) + sum(_judges(w, p.runs, dev))
     left = 60*minutes-fixed
     kinds = [METHODS[r.method].steps for r in p.runs]
     more = sum(METHODS[r.method].part for r,k in zip(p.runs, kinds) if k=='score_steps')

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['BINARY', 'Data', 'take', 'check_images', 'check_labels', 'check', 'as_float', 'span_of', 'ranged', 'to_uint8',
-           'subset', 'hide', 'digest', 'digits', 'natural', 'as_labels', 'from_tensor', 'upright', 'load_npz', 'Layout',
-           'records', 'python_records', 'python_layout', 'members', 'blobs', 'cifar10', 'cifar100']
+           'subset', 'hide', 'held_out', 'digest', 'digits', 'natural', 'as_labels', 'from_tensor', 'upright',
+           'load_npz', 'Layout', 'records', 'python_records', 'python_layout', 'members', 'blobs', 'cifar10',
+           'cifar100']
 
 # %% ../nbs/14_data.ipynb #cell-2
 import hashlib, math, re, tarfile, zlib
@@ -176,6 +177,17 @@ def hide(y:Tensor, # class of each item: [N]
     out = torch.full_like(y, -1)
     out[keep] = y[keep]
     return out
+
+# %% ../nbs/14_data.ipynb #cell-20h
+def held_out(y:Tensor, # class of each item: [N]; -1 is never held out
+             share:float=.5, # of each class, rounded down
+            )->Tensor: # which items: bool [N]
+    "The same items of each class every time, to be kept apart: a test set, or what teaches a judge"
+    g, out = torch.Generator().manual_seed(0), torch.zeros(len(y), dtype=torch.bool)
+    for k in range(int(y.max())+1):
+        i = (y.cpu() == k).nonzero()[:,0]
+        out[i[torch.randperm(len(i), generator=g)[:int(share*len(i))]]] = True
+    return out.to(y.device)
 
 # %% ../nbs/14_data.ipynb #cell-26
 def digest(*tensors, # tensors or arrays

@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'NOISE', 'COPIED', 'ALONG', 'CLAIMED', 'SHOWN', 'FOUR', 'SIZES', 'GO_ON', 'spread', 'mean_rows',
-           'at_choice', 'row', 'cost', 'finished_cells', 'collect', 'rows_at', 'best_rows', 'readings', 'warnings_of',
-           'note', 'markdown', 'fractions_figure', 'scales_figure', 'frontier_figure', 'noise_figure', 'curves_figure',
-           'classes_figure', 'per_class', 'panel', 'samples_figure', 'table', 'pool_of', 'run_grid', 'asked',
-           'reproduce']
+           'at_choice', 'row', 'cost', 'finished_cells', 'collect', 'readings', 'warnings_of', 'note', 'markdown',
+           'fractions_figure', 'scales_figure', 'frontier_figure', 'noise_figure', 'curves_figure', 'classes_figure',
+           'per_class', 'panel', 'samples_figure', 'table', 'pool_of', 'run_grid', 'asked', 'reproduce']
 
 # %% ../nbs/17a_tables.ipynb #cell-2
 import io, time
@@ -17,7 +16,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 import torch
 from .store import is_finished
-from .comparisons import conclusions, gates, per_draw
+from .comparisons import conclusions, gates, per_draw, rows_at
 from .files import canonical, read_json, read_tensors, writable, write_bytes, write_json
 from .jobs import dask, processes
 from .columns import SAMPLES, metric
@@ -124,20 +123,6 @@ def collect(out)->dict: # folder of a grid
                 cost=dict(rows=costs, judge_seconds=j['seconds'], score_seconds=s,
                           hardware=hardware))
 
-# %% ../nbs/17a_tables.ipynb #cell-9b-2
-def rows_at(t:dict, # a table of `collect`
-            scale='chosen', # chosen, oracle, or one guidance scale for all
-           )->list: # (row, its entry there); rows without a scale, or without this one, as they chose
-    "The entries of a table under one reading of the scale"
-    old = lambda r: next(e for e in r['sweep'] if e['scale']==r['best_scale'])     # of older releases
-    of = lambda r, k: r.get(k) or old(r)
-    if isinstance(scale, str): return [(r, of(r, scale)) for r in t['rows']]
-    return [(r, next((e for e in r['sweep'] if e['scale']==scale), of(r, 'chosen'))) for r in t['rows']]
-
-def best_rows(t:dict)->list: # (row, its entry at the scales it chose)
-    "A table's rows as they are shown"
-    return rows_at(t)
-
 # %% ../nbs/17a_tables.ipynb #cell-9b-3
 CLAIMED = ('intra_fid', 'accuracy', 'cw_recall', 'cas') # what conclusions are drawn about
 
@@ -155,7 +140,7 @@ def warnings_of(t:dict)->list: # sentences
     have = {(r['method'], r['fraction']): r for r in t['rows']}
     of = lambda m: next((r for (k, f), r in have.items() if k==m and f==1.), None)
     none, cond, cg = of('unguided'), of('Cond'), of('CG')
-    best = {id(r): e for r,e in rows_at(t)}
+    best = {id(r): e for r,e in rows_at(t['rows'])}
     return gates(t['floor'], none and best[id(none)], cond and best[id(cond)], cg and cg['sweep'])
 
 # %% ../nbs/17a_tables.ipynb #cell-11
@@ -211,7 +196,7 @@ def markdown(t:dict, # a table of `collect`
     head = ['labels', 'method', 'w', *(metric(m).title for m in columns)]
     line = lambda cells: '| '+' | '.join(map(str, cells))+' |'
     rows = [line(head), '|'+'---|'*len(head)]
-    for r,e in rows_at(t, scale):
+    for r,e in rows_at(t['rows'], scale):
         if (fractions is None or r['fraction'] in fractions) and (methods is None or r['method'] in methods):
             share = f"{100*r['fraction']:g}% ({r['labelled']})"
             w = _scales(e) if METHODS[r['method']].swept else ''
@@ -267,7 +252,7 @@ def fractions_figure(t:dict, metrics=FOUR):
     names, fs = dict.fromkeys(r['method'] for r in t['rows']), sorted({r['fraction'] for r in t['rows']})
     for ax,m in zip(axs, metrics):
         for i,name in enumerate(names):
-            es = [(r, e) for r,e in best_rows(t) if r['method']==name]
+            es = [(r, e) for r,e in rows_at(t['rows']) if r['method']==name]
             _curve(ax, name, [100*r['fraction']*1.02**(i-3) for r,_ in es], [e for _,e in es], m)
         ax.set_xscale('log'); ax.minorticks_off()
         ax.set_xticks([100*f for f in fs], [f'{100*f:g}%' for f in fs])
@@ -342,7 +327,8 @@ def curves_figure(t:dict):
 # %% ../nbs/17a_tables.ipynb #cell-17b
 def classes_figure(t:dict, metrics=('accuracy', 'intra_fid', 'cw_recall', 'cw_coverage')):
     "Class by class, better by how much than plain guidance; each method's classes sorted (Chao, Fig. 4)"
-    best = {r['method']: e['per_class'] for r,e in best_rows(t) if r['fraction']==_least(t)[0]['fraction']}
+    f = _least(t)[0]['fraction']
+    best = {r['method']: e['per_class'] for r,e in rows_at(t['rows']) if r['fraction']==f}
     fig, axs = _figure(len(metrics), (3*len(metrics), 3.2))
     for ax,m in zip(axs, metrics):
         for name,e in best.items():
@@ -357,7 +343,7 @@ def classes_figure(t:dict, metrics=('accuracy', 'intra_fid', 'cw_recall', 'cw_co
 def per_class(t:dict, of='intra_fid', fraction=None)->str: # markdown
     "A metric for each class, each method at the scale it chose (Huang et al. 2023, Tables A.1 to A.4)"
     f = fraction or _least(t)[0]['fraction']
-    best = [(r['method'], e['per_class'][of]) for r,e in best_rows(t) if r['fraction']==f]
+    best = [(r['method'], e['per_class'][of]) for r,e in rows_at(t['rows']) if r['fraction']==f]
     line = lambda cells: '| '+' | '.join(map(str, cells))+' |'
     head = ['method', *range(len(best[0][1]))]
     return '\n'.join([line(head), '|'+'---|'*len(head),

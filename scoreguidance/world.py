@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Budget', 'seen', 'smaller', 'keep_data', 'kept_gauss', 'makers', 'unconditional', 'facts', 'patterns', 'ImageJudge',
-           'new_judge', 'lesson', 'PublishedJudge', 'features_of', 'verdict', 'watch', 'train_network', 'train_judge',
+           'new_judge', 'PublishedJudge', 'features_of', 'verdict', 'watch', 'train_network', 'train_judge',
            'published_judge', 'make_judge', 'score_folder', 'make_score', 'kept', 'weights_of', 'stored', 'load_world',
            'world_of', 'block_mean', 'in_blocks', 'evaluate_samples', 'make_reference']
 
@@ -27,7 +27,7 @@ from .files import read_json, read_tensors, writable, write_json
 from .store import finish, is_finished, tensors_of
 from .nets import Classifier, Denoiser, Gauss
 from .train import start
-from .data import as_float, digest, subset, to_uint8
+from .data import as_float, digest, held_out, subset, to_uint8
 from .images import EDM, Energy, ImageClassifier, NCSNpp, Shape, norm
 from .truth import Images
 from .engine import Recipe, batches, device, runner, train
@@ -207,15 +207,6 @@ def new_judge(b)->ImageJudge:
     "A budget's judge, blank"
     return ImageJudge(b.classes, b.size, b.judge, min(64, b.judge), b.channels)
 
-def lesson(y:Tensor, # labels [n]
-          )->Tensor: # which images teach the judge [n]; the others are the reference
-    "Half of each class, always the same"
-    g, out = torch.Generator().manual_seed(0), torch.zeros(len(y), dtype=torch.bool)
-    for k in range(int(y.max())+1):
-        i = (y.cpu()==k).nonzero()[:,0]
-        out[i[torch.randperm(len(i), generator=g)[:len(i)//2]]] = True
-    return out.to(y.device)
-
 # %% ../nbs/16g_world.ipynb #cell-14-2
 class PublishedJudge(nn.Module):
     "The published ResNet-56 of CIFAR-10 (93.39% of its test images), for images (b,3,32,32) in [-1,1]"
@@ -297,7 +288,7 @@ def make_judge(out, budget, here=Place())->dict: # its record
     w, sec, mb, sha = facts(out, b, dev), 0., 0., ''
     if here.judge: judge, sha = published_judge(b, here.judge)
     else:
-        i = lesson(w.y)
+        i = held_out(w.y)
         judge, sec, mb = train_judge(folder, b, w.x[i], w.y[i], b.judge_steps, here, dev)
     right = accuracy(verdict(judge.to(dev).eval(), w.x_test), w.y_test.cpu())
     record = dict(what='judge', kind=type(judge).__name__, file=sha, budget=asdict(b), seconds=sec,
@@ -396,7 +387,7 @@ def load_world(out, b, dev:str, number:int=0, score:bool=True)->World: # score: 
     judge = read(Path(out)/'judge', PublishedJudge() if published else new_judge(b))
     net = runner(read(score_folder(out, number), unconditional(w)), b.bf16)
     look = partial(_look, out, b, judge, dev)
-    i = torch.arange(len(w.y), device=place) if b.inception else (~lesson(w.y)).nonzero()[:,0]
+    i = torch.arange(len(w.y), device=place) if b.inception else (~held_out(w.y)).nonzero()[:,0]
     ref = cache(lambda: (look(w.x, True)[i.cpu()] if b.inception else look(w.x[i]), w.y[i].cpu()))
     return replace(w, judge=judge, score=from_denoiser(at(net, w.sde), w.sde), look=look, ref=ref)
 

@@ -6,10 +6,10 @@ from PIL import Image
 
 from scoreguidance.world import facts
 from scoreguidance.cli import main
-from scoreguidance.data import digits, to_uint8
+from scoreguidance.data import digits, held_out, to_uint8
 from scoreguidance.experiment import Place, complete, everything
 from scoreguidance.files import read_json
-from scoreguidance.own import held_out, images_of, make_own, side, task_of
+from scoreguidance.own import images_of, make_own, side, task_of
 
 few = ['-p', 'preset', 'smoke', '-p', 'methods', 'CG,CG-SC-all', '-p', 'fractions', '0.2', '-p', 'device', 'cpu', '-p', 'workers', '1']
 
@@ -70,11 +70,11 @@ def test_both_forms_are_the_same_images(files):
     assert torch.equal(a.x.sort(0).values, b.x[:, :, ::2, ::2].sort(0).values) and torch.equal(a.y.sort().values, b.y)
 
 
-def test_held_out_images_are_a_fifth_of_each_class():
+def test_held_out_images_are_the_same_fifth_of_each_class():
     y = torch.arange(300) % 3
     y[:30] = -1
-    test = held_out(y)
-    assert y[test].bincount().tolist() == [18, 18, 18] and torch.equal(test, held_out(y))
+    test = held_out(y, .2)
+    assert y[test].bincount().tolist() == [18, 18, 18] and torch.equal(test, held_out(y, .2))
 
 
 @pytest.mark.parametrize('y, shape, words', [
