@@ -314,13 +314,14 @@ def noise_figure(t:dict, metrics=tuple(NOISE)):
 # %% ../nbs/17a_tables.ipynb #cell-17a
 def curves_figure(t:dict):
     "Both errors of the classifiers while they train, at the smallest fraction (Chao et al. 2022, Fig. 5)"
-    fig, axs = _figure(2, (7, 3.2))
+    fig, axs = _figure(2, (9.2, 3.6))
     for ax,k,title in zip(axs, ('ce', 'dlsm'), ('cross-entropy', 'score error (DLSM)')):
         for r in _least(t):
             if not (r['curve'] and k in r['curve'][0]): continue
             xy = zip(*((c['step'], c[k]) for c in r['curve']))
             ax.plot(*xy, marker='.', lw=1, label=r['method'], **_paint()[r['method']])
         ax.set_title(f'{title}, test images', fontsize=10); ax.set_xlabel('step')
+        ax.ticklabel_format(useOffset=False)
     if axs[0].lines: _legend(fig, axs[0])
     return fig
 
