@@ -12,6 +12,7 @@ from .core import bc
 from .matching import ce
 from .guide import labelled
 from .nce import conditional_nce
+from .calibrate import by_row
 
 # %% ../nbs/12c_contrast.ipynb #cell-5
 def contrast(logp, # log density, up to a constant: (x, t) -> [b]
@@ -19,10 +20,11 @@ def contrast(logp, # log density, up to a constant: (x, t) -> [b]
              b, # noised batch
              c:float=1., # size of the move in units of sigma
              randn=torch.randn_like, # where moves come from; symmetric
+             weight=None, # w(t), as in `dsm`
             )->Tensor: # scalar; as c falls it becomes `ism` of logp's gradient times sigma^2
     "Conditional noise contrast in units of each row's noise (03a's, after Ceylan and Gutmann 2018)"
     sigma = bc(sde.sigma(b.t), b.x)
-    return conditional_nce(lambda v,t: logp(sigma*v, t), b.x/sigma, b.t, c, randn)
+    return conditional_nce(lambda v,t: logp(sigma*v, t), b.x/sigma, b.t, c, randn, weight and weight(b.t))
 
 # %% ../nbs/12c_contrast.ipynb #cell-6
 def log_evidence(clf, # logits (x, t) -> [b,c]
@@ -30,9 +32,9 @@ def log_evidence(clf, # logits (x, t) -> [b,c]
     "The log density that a classifier's evidence is the score of"
     return lambda x,t: clf(x, t).logsumexp(1)
 
-def sc_nce(clf, sde, b, c:float=1., randn=torch.randn_like)->Tensor:
+def sc_nce(clf, sde, b, c:float=1., randn=torch.randn_like, weight=None)->Tensor:
     "Self-calibration by noise contrast: no derivative in x"
-    return contrast(log_evidence(clf), sde, b, c, randn)
+    return contrast(log_evidence(clf), sde, b, c, randn, weight)
 
 def sc_nce_total(clf, sde, b,
                  y:Tensor, # class of each row [b], -1 where unlabelled
@@ -40,4 +42,4 @@ def sc_nce_total(clf, sde, b,
                  **kw, # c, randn
                 )->Tensor: # scalar
     "Cross-entropy on labelled rows and noise contrast of the evidence on all"
-    return ce(clf, *labelled(b, y)) + lam*sc_nce(clf, sde, b, **kw)
+    return ce(clf, *labelled(b, y)) + lam*sc_nce(clf, sde, b, weight=by_row(y), **kw)

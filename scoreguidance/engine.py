@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .core import as_numbers, bounds, tell, which
 from .score import perturb
 from .train import Recipe, State, follow, resume
-from .calibrate import semi
+from .calibrate import by_row, semi
 from .data import as_float
 
 # %% ../nbs/15b_engine.ipynb #cell-5
@@ -96,7 +96,8 @@ def part(b, # noised batch
     if len(y)%n or (k := len(y[l]))%n:
         raise ValueError(f"a batch of {len(y)} rows, {len(y[l])} of them labelled, cannot be cut "
                          f"into {n} equal parts (processes times slices): choose a size that can")
-    facts = dict(labelled=slice(k//n)) if isinstance(l, slice) else {}
+    facts, w = dict(labelled=slice(k//n)) if isinstance(l, slice) else {}, by_row(y)
+    if w: facts['weights'] = w(b.t)[i::n]
     return b.rows(slice(i, None, n)), tell(y[i::n], bounds=bounds(y), **facts)
 
 # %% ../nbs/15b_engine.ipynb #cell-17-b

@@ -15,7 +15,7 @@ from .guide import drop, evidence, family, labelled, likelihood
 from .bounded import interval, self_guided, self_pull
 from .robust import adversarial, jacobian, smooth
 from .dlsm import dlsm_total
-from .calibrate import sc, sc_total
+from .calibrate import by_row, sc, sc_total
 from .consistency import consistency_total
 from .selflearn import fixmatch
 from .contrast import sc_nce_total
@@ -120,7 +120,7 @@ GUESSES = { # labels for what has none
 OURS = { # consistency along the noise, and what needs no training
  'CG-consistency':    cg("cross-entropy, and the moving average's posterior at less noise", _consistent),
  'CG-consistency-SC': cg("the same, and self-calibration on all rows",
-                          lambda f,w,b,y: _consistent(f, w, b, y) + w.lam*sc(f, w.sde, b)),
+                          lambda f,w,b,y: _consistent(f, w, b, y) + w.lam*sc(f, w.sde, b, by_row(y))),
  'SC-evidence':       Method(CLASSIFIER, None, lambda f,w,y,k: evidence(f) + k*likelihood(f, y),
                              "the classifier of CG-SC-all as its own score (JEM)", teacher='CG-SC-all'),
  'CG-exact':          Method(NONE, None, lambda f,w,y,k: w.score + k*w.pull(y),

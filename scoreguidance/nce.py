@@ -40,9 +40,11 @@ def conditional_nce(logp, # log density up to a constant: (x, t) -> [b]
                     t=None, # time, where there is one: a number or [b]
                     step:float=.1, # size of the disturbance
                     randn=torch.randn_like, # where directions come from
+                    weight=None, # of each row [b], with mean 1
                    )->Tensor: # scalar; as the step shrinks, implicit score matching
     "Which of two close points was the data? (cf. Ceylan and Gutmann 2018, Eq. 13); no derivative in x"
     if not step>0: raise ValueError(f"step must be positive, got {step}: try a tenth of the data's spread")
     z, f = randn(check_x(x)), logp(x, t)
     up, down = (F.softplus(logp(x+s*step*z, t)-f) for s in (1, -1))
-    return 4/step**2*((up+down)/2-math.log(2)).mean()
+    r = (up+down)/2-math.log(2)
+    return 4/step**2*(r if weight is None else weight*r).mean()
