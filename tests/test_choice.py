@@ -15,6 +15,7 @@ def curve(monkeypatch, tmp_path, rule, oracle):
     asked = []
     def draw(folder, w, run, f, k, *a): asked.append(k); return k
     monkeypatch.setattr(cells, 'draws', draw)
+    monkeypatch.setattr(cells, 'seconds_of', lambda folder: 0.)
     monkeypatch.setattr(cells, 'in_blocks', lambda measure, b, k, *a: dict(intra_fid=oracle(k)))
     monkeypatch.setattr(cells, 'verdict', lambda judge, k: k)
     from dataclasses import replace

@@ -334,7 +334,7 @@ def test_schedulers(name, kind):
 def test_schedulers_refused(name):
     cls = getattr(diffusers, name, None) or getattr(diffusers.schedulers, name)
     try: sch = cls()
-    except ImportError as e: pytest.skip(str(e))
+    except ImportError: sch = type(name, (), {})()      # needs a library that is not here: the closed list goes by name
     says(lambda: from_diffusers(None, sch), f'{name} is not known')
 
 
