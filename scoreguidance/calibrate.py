@@ -38,6 +38,15 @@ def sc_total(clf, sde, b,
     f, b = once(clf, b)                                 # the labelled logits are some of all logits
     return ce(lambda x,t: f(b.x, b.t)[which(y)], *labelled(b, y)) + lam*sc(f, sde, b, by_row(y))
 
+# %% ../nbs/12_self_calibration.ipynb #cell-11a
+def _labels_of(y, c):
+    "Raise where a class has no label"
+    have = y.unique().tolist()
+    if not have: raise ValueError("no labelled rows: every class needs at least one label")
+    if c is not None and have!=list(range(c)):
+        raise ValueError(f"{len(have)} of {c} classes have a label (labels {have}): "
+                         "every class needs at least one")
+
 # %% ../nbs/12_self_calibration.ipynb #cell-11
 def semi(x:Tensor, # data [n,...]
          y:Tensor, # labels [n], -1 where unlabelled
@@ -52,11 +61,7 @@ def semi(x:Tensor, # data [n,...]
         raise ValueError(f"{len(y)} labels for {len(x)} rows: give one per row, -1 for none")
     y = y.to(x.device)
     lab, un = (y>=0).nonzero()[:,0], (y<0).nonzero()[:,0]
-    have = y[lab].unique().tolist()
-    if not have: raise ValueError("no labelled rows: every class needs at least one label")
-    if c is not None and have!=list(range(c)):
-        raise ValueError(f"{len(have)} of {c} classes have a label (labels {have}): "
-                         "every class needs at least one")
+    _labels_of(y[lab], c)
     k = size if len(un)==0 or share==1 else round(share*size)
     w = torch.tensor([len(lab)/k, len(un)/max(1, size-k)], device=x.device)*size/len(x)
     w = dict(weights=w.repeat_interleave(torch.tensor([k, size-k], device=x.device))) if 0<k<size else {}
