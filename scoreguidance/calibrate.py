@@ -63,11 +63,13 @@ def semi(x:Tensor, # data [n,...]
     lab, un = (y>=0).nonzero()[:,0], (y<0).nonzero()[:,0]
     _labels_of(y[lab], c)
     k = size if len(un)==0 or share==1 else round(share*size)
-    w = torch.tensor([len(lab)/k, len(un)/max(1, size-k)], device=x.device)*size/len(x)
-    w = dict(weights=w.repeat_interleave(torch.tensor([k, size-k], device=x.device))) if 0<k<size else {}
+    known = {}
+    if 0<k<size:
+        w = torch.tensor([len(lab)/k, len(un)/(size-k)], device=x.device)*size/len(x)
+        known['weights'] = w.repeat_interleave(torch.tensor([k, size-k], device=x.device))
     def draw():
         i, (lo, hi) = lab[torch.randint(len(lab), (k,), device=x.device)], bounds(y)
         if k<size: i = torch.cat([i, un[torch.randint(len(un), (size-k,), device=x.device)]])
         return (tell(x[i], bounds=bounds(x)),
-                tell(y[i], bounds=(lo if k<size else 0, hi), labelled=slice(k), **w))
+                tell(y[i], bounds=(lo if k<size else 0, hi), labelled=slice(k), **known))
     return draw
