@@ -19,7 +19,7 @@ export PYTHON
 help:
 	@echo "make reproduce   the main job: the semi-supervised table on the embedded data set, in $(OUT)"
 	@echo "make results     table and figures of $(OUT) into results/digits, for the repository"
-	@echo "make smoke       the same path in half a minute, with numbers that mean nothing, in out/digits-smoke"
+	@echo "make smoke       the same path in about a minute, with numbers that mean nothing, in out/digits-smoke"
 	@echo "make test        notebooks and modules in sync, then every test (what CI runs)"
 	@echo "make nightly     more of the same: 20 kills of each kind, ten times as many random inputs, drawn anew"
 	@echo "make benchmarks  speed beside other libraries (ARGS='--only parzen': one row), and docs/performance.md"

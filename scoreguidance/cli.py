@@ -289,7 +289,7 @@ def sample_command(a)->int: # exit status
     return 0
 
 # %% ../nbs/18_cli.ipynb #cell-10
-REPRODUCE = (("the whole path in half a minute, with numbers that mean nothing",
+REPRODUCE = (("the whole path in about a minute, with numbers that mean nothing",
               "scoreguidance reproduce digits --preset smoke --out out/try"),
              ("the table of the README", "scoreguidance reproduce digits"),
              ("a part of it, with two processes",

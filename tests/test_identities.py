@@ -216,3 +216,23 @@ def test_one_point(sde, shape):
         close(p.logp(b.x, b.t), -(b.z.flatten(1)**2).sum(1)/2
               - math.prod(shape)*(sde.sigma(b.t)*math.sqrt(2*math.pi)).log())
     assert dsm(GMM(sde, x0).score, sde, b) < 1e-12
+
+
+def test_parts_of_a_batch_keep_its_weights():
+    "Cut for two processes or two slices, every row of the data still counts once"
+    from scoreguidance.calibrate import by_row
+    from scoreguidance.engine import batches, part
+    from scoreguidance.nets import Classifier, Gauss
+    torch.manual_seed(0)
+    x, y, sde = torch.randint(256, (100, 1, 8, 8), dtype=torch.uint8), torch.full((100,), -1), VE(.05, 10.)
+    y[:10] = torch.arange(10) % 2
+    b, yb = batches(x, y, sde, 16, .5, flip=False)()
+    net = Classifier(Gauss((1, 8, 8)), 2)
+    def slope(ps):
+        net.zero_grad()
+        sum(sc_total(at(net, sde), sde, *p)/len(ps) for p in ps).backward()
+        return torch.cat([p.grad.flatten() for p in net.parameters()])
+    parts = [part(b, yb, i, 2) for i in range(2)]
+    assert [by_row(v)(None)[[0, -1]].tolist() for _, v in parts] == [pytest.approx([.2, 1.8])]*2
+    whole = slope([(b, yb)])
+    assert (whole-slope(parts)).norm() < 1e-5*whole.norm()
