@@ -99,7 +99,7 @@ class Budget(_Sampling):
     inception:bool=False # Inception's features, not the judge's
     guesses:bool=False # the rule for the scale may guess labels from neighbours in pixels
     decay:bool=True # does the learning rate fall to 0?
-    recipe:int=3 # raised when the code changes what a record means
+    recipe:int=4 # raised when the code changes what a record means
     def __post_init__(self): _even(self)
     @property
     def nfe(self): return 2*self.pc+1 if self.pc else self.times if self.memory else 2*(self.times-1)+1
