@@ -418,6 +418,11 @@ def _sentence(e):
     return (f"{type(e).__name__} ({said[:200]}): this was not foreseen; SCOREGUIDANCE_TRACE=1 shows where, "
             "for a report")
 
+def _stopped(e):
+    "Whether a Ctrl-C lies behind an exception: a compiled module that meets one as it starts says ImportError"
+    while e is not None and not isinstance(e, KeyboardInterrupt): e = e.__cause__ or e.__context__
+    return e is not None
+
 def _loaded(words):
     "Import torch; a Ctrl-C meanwhile, which it might swallow, says the words and ends the process"
     if 'torch' in sys.modules or signal.getsignal(signal.SIGINT) is not signal.default_int_handler: return
@@ -443,5 +448,6 @@ def main(argv=None)->int:
     except BrokenPipeError: # nobody reads on: say no more, not even at exit
         with suppress(OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt: print(stopped, file=sys.stderr); return 130
-    except Exception as e: print(f"scoreguidance: {_sentence(e)}", file=sys.stderr); return 2
+    except (Exception, KeyboardInterrupt) as e:
+        if _stopped(e): print(stopped, file=sys.stderr); return 130
+        print(f"scoreguidance: {_sentence(e)}", file=sys.stderr); return 2

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scoreguidance import cli
 from scoreguidance.cli import parser
 from scoreguidance.data import digits, to_uint8
 
@@ -137,6 +138,19 @@ raise SystemExit('went on')""")
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
     got = subprocess.run([*start, 'reproduce', 'digits'], cwd=folder, capture_output=True, text=True, timeout=60)
     assert (got.returncode, got.stdout) == (130, '') and got.stderr.startswith('\nstopped; what is finished is kept'), got
+
+
+def test_ctrl_c_that_a_compiled_module_renames(monkeypatch, capsys):
+    "pybind11 says `ImportError: initialization failed` of a Ctrl-C that meets a module's start; it is one all the same"
+    def renamed(a):
+        try: raise KeyboardInterrupt
+        except KeyboardInterrupt as e: raise ImportError('initialization failed') from e
+    monkeypatch.setattr(cli, 'compare', renamed)
+    assert cli.main(['compare', 'a.json']) == 130
+    assert capsys.readouterr().err.startswith('\nstopped; ')
+    def broken(a): raise ImportError('initialization failed')
+    monkeypatch.setattr(cli, 'compare', broken)
+    assert cli.main(['compare', 'a.json']) == 2
 
 
 @pytest.mark.parametrize('line', ['reproduce digits -p preset smoke -p workers 1', 'reproduce digits -p preset smoke -p workers 2',
