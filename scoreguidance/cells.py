@@ -227,8 +227,8 @@ def cell(out, # folder of the grid
     record = about(out, w, run, y, rows=rows, **best, noise=examine(w, run, f), curve=curve,
                    train_seconds=sec, seconds=spent, device=str(dev), memory_mb=round(mb))
     text = f"{run.method} on {run.fraction:.0%} of the labels of {run.budget.data}: {m.about}"
-    made, files = stored(folder, m.kind.stored, net, w, text) if net else ({}, {})
-    finish(folder, record, made, **files, samples=images)
+    made = stored(folder, m.kind.stored, net, w, text) if net else {}
+    finish(folder, record, made, samples=images)
     if run.budget.n<=2000: shutil.rmtree(folder/'draws', ignore_errors=True)
     return read_json(folder/'record.json')
 

@@ -188,10 +188,10 @@ def write_parts(folder, # where
                 tensors:dict, # named
                 mb:float=16., # a part's size in millions of bytes, unless a single tensor is larger
                )->list: # file and sha256 of each, for the record that is written after them
-    "Named tensors as safetensors in several files"
+    "Named tensors as safetensors, in several files where one would be too large"
     groups, parts = _grouped(tensors, mb*1e6), []
     for i,names in enumerate(groups, 1):
-        name = f'{stem}-{i}of{len(groups)}.safetensors'
+        name = f'{stem}-{i}of{len(groups)}.safetensors' if len(groups)>1 else f'{stem}.safetensors'
         sha = write_tensors(Path(folder)/name, {k: tensors[k] for k in names})
         parts.append(dict(file=name, sha256=sha))
     return parts

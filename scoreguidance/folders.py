@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 import torch
 import scoreguidance
-from .files import read_json, read_tensors, writable, write_bytes, write_json, write_tensors
+from .files import read_json, read_tensors, writable, write_bytes, write_json, write_parts
 from .images import EDM, Energy, ImageClassifier, NCSNpp, Round, Shape
 from .nets import Classifier, Denoiser, Gauss
 from .sde import SubVP, VE, VP
@@ -33,8 +33,9 @@ class ImageLogits(Energy):
     def __init__(self, classes:int, # number of classes
                  image, # (c,h,w)
                  form:Shape, # of the encoder
-                 sd:float=.5): # standard deviation of the data
-        super().__init__(ImageClassifier(classes, form, sd), Round(sd))
+                 sd:float=.5, # standard deviation of the data
+                 world=None): # what all classes share: has logp(x, sigma) -> [b]; None: a `Round` Gaussian
+        super().__init__(ImageClassifier(classes, form, sd), Round(sd) if world is None else world)
         self.classes, self.image, self.form = classes, tuple(image), form
         self.to(memory_format=torch.channels_last) # type: ignore
 
@@ -56,6 +57,11 @@ def _image(net):
     form = {k: list(v) if isinstance(v, tuple) else v for k,v in asdict(net.form).items()}
     return dict(image=list(net.image), form=form, sd=net.clf.sd if isinstance(net, Energy) else net.sd)
 
+def _logits(net):
+    if not isinstance(net.world, (Round, Gauss)):
+        raise ValueError(f"a log density of kind {type(net.world).__name__} cannot be stored: use Round or Gauss")
+    return {**_image(net), 'classes': net.classes, **({'gauss': True} if isinstance(net.world, Gauss) else {})}
+
 def _form(form): return Shape(**{k: tuple(v) if isinstance(v, list) else v for k,v in form.items()})
 
 # %% ../nbs/15d_folders.ipynb #cell-8
@@ -65,8 +71,8 @@ KINDS = dict(
     Classifier=Kind(lambda n: {**_sizes(n), 'classes': n.body.out.out_features, 'energy': n.energy},
                     lambda shape, **a: Classifier(Gauss(shape), **a)),
     ImageDenoiser=Kind(_image, lambda form, **a: ImageDenoiser(form=_form(form), **a)),
-    ImageLogits=Kind(lambda n: {**_image(n), 'classes': n.classes},
-                     lambda form, **a: ImageLogits(form=_form(form), **a)))
+    ImageLogits=Kind(_logits, lambda image, form, gauss=False, **a: ImageLogits(
+        image=image, form=_form(form), world=Gauss(image) if gauss else None, **a)))
 SCHEDULES = {c.__name__: c for c in (VE, VP, SubVP)}
 
 # %% ../nbs/15d_folders.ipynb #cell-12
@@ -86,9 +92,10 @@ def _described(net, kinds):
     return dict(kind=kind, args=kinds[kind].describe(net), dtype=dtype)
 
 def _stored(net, dtype):
-    "Its tensors, sharing no memory with another's; parameters in the type they are stored in"
-    params = dict(net.named_parameters())
-    return {k: v.detach().to(dtype if k in params else None, copy=True) for k,v in net.state_dict().items()}
+    "Its tensors, sharing no memory with another's, in the type they are stored in"
+    params, half = dict(net.named_parameters()), dtype is not None and dtype.itemsize<4
+    fits = lambda k, v: k in params and (not half or (k.endswith('weight') and v.ndim>1))
+    return {k: v.detach().to(dtype if fits(k, v) else None, copy=True) for k,v in net.state_dict().items()}
 
 # %% ../nbs/15d_folders.ipynb #cell-13
 def write_networks(folder, # where
@@ -97,8 +104,9 @@ def write_networks(folder, # where
                    readme:str='', # text for people
                    dtype=None, # how parameters are stored; None: as they are
                    kinds=KINDS, # kinds of network
+                   mb:float|None=None, # largest file, in millions of bytes; None: one file
                    **more, # what else the record should say: classes, results, about
-                  )->str: # sha256 of the weights' file
+                  )->dict: # files of the weights, without .safetensors -> sha256
     "Write `config.json`, `model.safetensors` and a README"
     nets = {k: _bare(net) for k,net in nets.items()}
     described = {k: _described(net, kinds) for k,net in nets.items()}
@@ -106,12 +114,13 @@ def write_networks(folder, # where
     if kind not in SCHEDULES: raise ValueError(f"no schedule {kind} in files: use {', '.join(SCHEDULES)}")
     folder = writable(folder)
     tensors = {f'{k}.{n}': v for k,net in nets.items() for n,v in _stored(net, dtype).items()}
-    sha = write_tensors(folder/'model.safetensors', tensors)
+    sums = {p['file'].removesuffix('.safetensors'): p['sha256']
+            for p in write_parts(folder, 'model', tensors, mb or float('inf'))}
     write_bytes(folder/'README.md', readme.encode())
     write_json(folder/'config.json', dict(
-        library='scoreguidance', version=scoreguidance.__version__, format=1, nets=described,
-        sde=dict(kind=kind, args=asdict(sde)), **more, tensors=sha))
-    return sha
+        library='scoreguidance', version=scoreguidance.__version__, format=1 if len(sums)==1 else 2,
+        nets=described, sde=dict(kind=kind, args=asdict(sde)), **more, tensors=sums.get('model', sums)))
+    return sums
 
 # %% ../nbs/15d_folders.ipynb #cell-14
 def _named(table, d, what):
@@ -120,6 +129,13 @@ def _named(table, d, what):
         raise ValueError(f"the file holds a {what} of kind '{d['kind']}', and only {', '.join(table)} are "
                          "known: update scoreguidance, or give your own kinds=")
     return getattr(table[d['kind']], 'build', table[d['kind']])(**d['args'])
+
+def _tensors(folder, sums): # sha256 of the one file, or of each
+    "What a folder's files hold"
+    files = dict(model=sums) if isinstance(sums, str) else sums
+    if odd := [k for k in files if Path(k).name!=k]: raise ValueError(f"a file outside the folder: {odd[0]}")
+    return {k: v for name,sha in files.items()
+            for k,v in read_tensors(folder/f'{name}.safetensors', sha).items()}
 
 def _net(d, tensors, kinds):
     "A network with its weights, for use"
@@ -148,8 +164,8 @@ def read_networks(folder, # of `write_networks`
     _of_diffusers(folder)
     try:
         c = read_json(folder/'config.json')
-        if c.get('format')!=1: raise ValueError(f"'{folder}' has format {c.get('format')}, not 1")
-        t = read_tensors(folder/'model.safetensors', c['tensors'])
+        if c.get('format') not in (1, 2): raise ValueError(f"'{folder}' has format {c.get('format')}, not 1 or 2")
+        t = _tensors(folder, c['tensors'])
         part = lambda k: {n[len(k)+1:]: v for n,v in t.items() if n.startswith(f'{k}.')}
         nets = {k: _net(d, part(k), kinds) for k,d in c['nets'].items()}
         return nets, _named(SCHEDULES, c['sde'], 'schedule'), more(c)

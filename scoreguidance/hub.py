@@ -109,7 +109,7 @@ def _hub():
         def _from_pretrained(cls, *, model_id, kinds=KINDS, **how):
             how = {k: v for k,v in how.items() if k in ('revision', 'cache_dir', 'force_download', 'token',
                                                         'local_files_only')}
-            h, files = cls(), ['config.json', 'model.safetensors']
+            h, files = cls(), ['config.json', 'model*.safetensors']
             h.m = _read(Path(snapshot_download(model_id, allow_patterns=files, **how)), kinds)
             return h
     return Hub

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Budget', 'seen', 'smaller', 'keep_data', 'kept_gauss', 'makers', 'unconditional', 'facts', 'patterns', 'ImageJudge',
            'new_judge', 'PublishedJudge', 'features_of', 'verdict', 'watch', 'train_network', 'train_judge',
-           'published_judge', 'make_judge', 'score_folder', 'make_score', 'kept', 'weights_of', 'stored', 'load_world',
+           'published_judge', 'make_judge', 'score_folder', 'make_score', 'weights_of', 'stored', 'load_world',
            'world_of', 'block_mean', 'in_blocks', 'evaluate_samples', 'make_reference']
 
 # %% ../nbs/16g_world.ipynb #cell-2
@@ -28,11 +28,11 @@ from .store import finish, is_finished, tensors_of
 from .nets import Classifier, Denoiser, Gauss
 from .train import start
 from .data import as_float, digest, held_out, subset, to_uint8
-from .images import EDM, Energy, ImageClassifier, NCSNpp, Shape, norm
+from .images import Shape, norm
 from .truth import Images
 from .engine import Recipe, batches, device, runner, train
 from .generate import heun_walk, memory_walk, pc_walk
-from .folders import KINDS, write_networks
+from .folders import ImageDenoiser, ImageLogits, write_networks
 from .metrics import accuracy, cas, ridge
 from .features import ResNet56, extract, inception, resnet56
 from .comparisons import copies, equal_floor
@@ -155,10 +155,9 @@ def makers(b, gauss, sd, dev)->tuple: # classifier and conditional network of a 
     "What networks of a budget look like"
     if b.net is None: return (lambda w: Classifier(w.gauss, w.classes).to(dev),
                               lambda w: Denoiser(w.gauss, classes=w.classes).to(dev))
-    common = SimpleNamespace(logp=gauss.logp)            # no module: no part of the weights
-    put = lambda net: net.to(dev).to(memory_format=torch.channels_last)
-    return (lambda w: put(Energy(ImageClassifier(w.classes, b.clf, sd), common)),
-            lambda w: put(EDM(NCSNpp(replace(b.net, classes=w.classes)), sd)))
+    common = SimpleNamespace(logp=gauss.logp)            # no module: no part of the weights in training
+    return (lambda w: ImageLogits(w.classes, b.shape, b.clf, sd, common).to(dev),
+            lambda w: ImageDenoiser(b.shape, replace(b.net, classes=w.classes), sd).to(dev))
 
 def unconditional(w):
     "A blank unconditional denoiser of a world"
@@ -340,38 +339,24 @@ def make_score(out, budget, here=Place())->dict: # the record of the first
         else:
             net, sec, mb = _score(folder, w, i, here, dev)
             more = dict(seconds=sec, memory_mb=mb)
-        made, files = stored(folder, 'score', net, w, f"The unconditional score of {b.data}")
-        record = finish(folder, dict(what='score', number=i, budget=asdict(b), **more), made, **files)
+        made = stored(folder, 'score', net, w, f"The unconditional score of {b.data}")
+        record = finish(folder, dict(what='score', number=i, budget=asdict(b), **more), made)
     return record
-
-# %% ../nbs/16g_world.ipynb #cell-19a
-def _half(k, v, bf16): # weights of layers in half; scales, biases and frequencies are few, and touchy
-    "A tensor as the disk keeps it"
-    return v.to(torch.bfloat16) if bf16 and v.is_floating_point() and k.endswith('weight') and v.ndim>1 else v
-
-def kept(net, b, mb:float=15.)->dict: # name of a file -> its tensors
-    "Weights for the disk, in the precision the network ran in, in files of `mb` megabytes at most"
-    files:dict = {'weights': {}}
-    room, n = mb*2**20, 1
-    for k,v in net.state_dict().items():
-        v = _half(k, v, b.bf16)
-        if (room := room-v.nbytes)<0: n, room = n+1, mb*2**20-v.nbytes
-        files.setdefault('weights' if n==1 else f'weights_{n}', {})[k] = v
-    return files
 
 # %% ../nbs/16g_world.ipynb #cell-19b
 def weights_of(folder)->dict: # name -> tensor
-    "The weights of a finished folder"
+    "The weights of a finished folder, without the Gaussian that its world holds"
     sums = read_json(Path(folder)/'record.json')['tensors']
-    if 'model' in sums: return {k.split('.', 1)[1]: v for k,v in tensors_of(folder, 'model').items()}
-    return tensors_of(folder, *(k for k in sums if k.startswith('weights')))
+    t = tensors_of(folder, *(k for k in sums if k.startswith(('model', 'weights'))))
+    if not any(k.startswith('model') for k in sums): return t
+    return {k.split('.', 1)[1]: v for k,v in t.items() if k.split('.')[1]!='world'}
 
-def stored(folder, name, net, w, text)->tuple: # files written: name -> sha256; files to be written
-    "A network on its way to the disk"
-    if type(net).__name__ not in KINDS: return {}, kept(net, w.budget)
+def stored(folder, name, net, w, text)->dict: # files -> sha256
+    "Write a trained network as `from_pretrained` reads it, in the precision it ran in"
+    if isinstance(net, ImageLogits): net.world = w.gauss                # elsewhere it has no world to ask
     readme = f"# {text}\n\n`scoreguidance.hub.from_pretrained` reads this folder.\n"
-    classes = [str(k) for k in range(w.classes)]
-    return dict(model=write_networks(folder, {name: net}, w.sde, readme, about=text, classes=classes)), {}
+    half, classes = torch.bfloat16 if w.budget.bf16 else None, [str(k) for k in range(w.classes)]
+    return write_networks(folder, {name: net}, w.sde, readme, half, mb=15., about=text, classes=classes)
 
 # %% ../nbs/16g_world.ipynb #cell-20
 @lru_cache(maxsize=3)

@@ -1,14 +1,17 @@
 "A finished cell of a grid is a folder of networks: the hub and the command `sample` read what the grid trained"
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from scoreguidance.cli import main
 from scoreguidance.cells import read_net
-from scoreguidance.world import load_world
+from scoreguidance.cifar import CIFAR10
+from scoreguidance.world import load_world, weights_of
 from scoreguidance.digits import DIGITS, TINY
-from scoreguidance.experiment import Plan, grid
+from scoreguidance.experiment import Place, Plan, grid, plan
 from scoreguidance.files import read_json, read_tensors
 from scoreguidance.hub import from_pretrained
 from scoreguidance.methods import METHODS
@@ -57,3 +60,42 @@ def test_a_cell_is_whole(out):
         r = whole(out/'cells'/run.name)
         assert ('model' in r['tensors']) == bool(METHODS[run.method].loss)
         if 'model' in r['tensors']: assert read_json(out/'cells'/run.name/'config.json')['tensors'] == r['tensors']['model']
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    "The smallest grid of colour images, and the same with networks that run in bfloat16"
+    torch.set_num_threads(1)
+    out, p = tmp_path_factory.mktemp('images'), replace(plan('smoke', task=CIFAR10), methods=('CG', 'Cond'), fractions=(.1,), seeds=(0,))
+    for name in ('whole', 'half'):
+        q = replace(p, budget=replace(p.budget, bf16=name == 'half'))
+        assert grid(out/name, q, 1, None, task=CIFAR10, here=Place(device='cpu')) == []
+    return out, p
+
+
+@pytest.mark.parametrize('name', ['whole', 'half'])
+def test_cells_of_images_are_read_by_the_hub(images, name):
+    "Logits with their evidence, which needs the data's Gaussian, and scores: those of the grid, though the folder is elsewhere"
+    out, p = images
+    b = replace(p.budget, bf16=name == 'half')
+    w = load_world(str(out/name), b, 'cpu')
+    x, t, y = torch.randn(4, *b.shape), torch.full((4,), .4), torch.arange(4) % b.classes
+    for run in p.runs:
+        run, folder, m = replace(run, budget=b), out/name/'cells'/replace(run, budget=b).name, METHODS[run.method]
+        net = m.net(w)
+        net.load_state_dict(weights_of(folder))
+        moved = Path(shutil.copytree(folder, out/f'{name}-{run.method}'))
+        f, theirs = m.kind.read(from_pretrained(moved).nets[m.kind.stored], w.sde), m.kind.read(net.eval(), w.sde)
+        with torch.no_grad():
+            if m.kind.stored == 'clf': assert torch.equal(f(x, t), theirs(x, t))
+            assert torch.equal(m.score(f, w.context(), y, 2.)(x, t), m.score(theirs, w.context(), y, 2.)(x, t))
+        kinds = {v.dtype for k, v in read_tensors(moved/'model.safetensors').items() if k.endswith('conv0.weight')}
+        assert kinds == {torch.bfloat16 if b.bf16 else torch.float32}
+
+
+def test_the_command_samples_from_a_grid_of_images(images, tmp_path):
+    out, p = images
+    clf = next(out/'whole'/'cells'/r.name for r in p.runs if r.method == 'CG')
+    args = ['--n', '6', '--steps', '3', '--device', 'cpu', '--scale', '2', '--out', str(tmp_path/'cg.safetensors')]
+    assert main(['sample', str(out/'whole'/'score'), '--classifier', str(clf), *args]) == 0
+    assert read_tensors(tmp_path/'cg.safetensors')['x'].shape == (6, *p.budget.shape)
