@@ -146,7 +146,8 @@ def rule(out, w, run, y, here): # (bytes, classes asked for) -> number, smaller 
         judge, label = own_judge(out, w, run, y, here)
         look = partial(features_of, judge)
     i = (label>=0).nonzero()[:,0]
-    f, k, whole = look(w.x[i]), label[i].cpu(), w.budget.guesses and not w.budget.inception
+    f, k = look(w.x[i]), label[i].cpu()
+    whole = w.budget.guesses and not w.budget.inception and min(k.bincount(minlength=w.classes))>1
     near = partial(frechet, warn=False)
     if whole: return lambda x, ask: intra(near, f, k, look(x), ask).mean
     return lambda x, ask: label_distance(f, k, look(x), ask)

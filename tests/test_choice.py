@@ -59,3 +59,25 @@ def test_a_teacher_in_the_middle_of_its_training_teaches_nobody(tmp_path):
         if fine: ahead_net(tmp_path, run, w)(torch.zeros(2, 1, 8, 8), torch.full((2,), .5))
         else:
             with pytest.raises(ValueError, match=f'at step {step} of {r.steps}'): ahead_net(tmp_path, run, w)
+
+
+def test_a_class_with_one_image_still_has_a_rule(tmp_path):
+    "Where guesses find no second image of a class, there is no Frechet distance to it: the kernel distance decides"
+    from scoreguidance.digits import DIGITS, TINY
+    from scoreguidance.experiment import Place, run_of
+    from scoreguidance.cells import world_of
+    DIGITS.make['data'](tmp_path, TINY, Place(device='cpu'))
+    run = run_of('CG', .05, 0, TINY)
+    w = world_of(tmp_path, run, Place(device='cpu'), score=False)
+    one = torch.full_like(w.y, -1)
+    for k in range(10): one[(w.y == k).nonzero()[0]] = k
+    ask, judge = torch.arange(60) % 10, (torch.nn.Flatten(), one)
+    real = torch.stack([w.x[w.y == k][i // 10] for i, k in enumerate(ask)])
+    for label, kind in ((w.y, 'frechet'), (one, 'kernel')):
+        cells_own = lambda *a, label=label: (judge[0], label)
+        with pytest.MonkeyPatch.context() as m:
+            m.setattr(cells, 'own_judge', cells_own)
+            m.setattr(cells, 'features_of', lambda judge, x: judge(x.float()/255))
+            m.setattr(cells, 'label_distance', lambda *a: 'kernel')
+            near = cells.rule(tmp_path, w, run, one, Place(device='cpu'))(real, ask)
+        assert near == kind if kind == 'kernel' else near >= 0
