@@ -419,7 +419,7 @@ def _sentence(e):
             "for a report")
 
 def _stopped(e):
-    "Whether a Ctrl-C lies behind an exception: a compiled module that meets one as it starts says ImportError"
+    "Whether a Ctrl-C lies behind an exception: compiled modules that meet one at their start say ImportError"
     while e is not None and not isinstance(e, KeyboardInterrupt): e = e.__cause__ or e.__context__
     return e is not None
 

@@ -59,8 +59,10 @@ def _image(net):
 
 def _logits(net):
     if not isinstance(net.world, (Round, Gauss)):
-        raise ValueError(f"a log density of kind {type(net.world).__name__} cannot be stored: use Round or Gauss")
-    return {**_image(net), 'classes': net.classes, **({'gauss': True} if isinstance(net.world, Gauss) else {})}
+        raise ValueError(f"a log density of kind {type(net.world).__name__} cannot be stored: use Round "
+                         "or Gauss")
+    known = dict(_image(net), classes=net.classes)
+    return dict(known, gauss=True) if isinstance(net.world, Gauss) else known
 
 def _form(form): return Shape(**{k: tuple(v) if isinstance(v, list) else v for k,v in form.items()})
 
@@ -164,7 +166,8 @@ def read_networks(folder, # of `write_networks`
     _of_diffusers(folder)
     try:
         c = read_json(folder/'config.json')
-        if c.get('format') not in (1, 2): raise ValueError(f"'{folder}' has format {c.get('format')}, not 1 or 2")
+        if (form := c.get('format')) not in (1, 2):
+            raise ValueError(f"'{folder}' has format {form}, not 1 or 2")
         t = _tensors(folder, c['tensors'])
         part = lambda k: {n[len(k)+1:]: v for n,v in t.items() if n.startswith(f'{k}.')}
         nets = {k: _net(d, part(k), kinds) for k,d in c['nets'].items()}

@@ -119,7 +119,8 @@ def collect(out)->dict: # folder of a grid
     return dict(what=p['task'], preset=p['preset'], budget=p['budget'], rows=rows, data=used[0]['data'],
                 missing=sorted(set(p['asked'])-{q.name for _,q in cells.values()}),
                 floor=dict(n=f['n'], reference=f['reference'], features=f['features'], **f['floor']),
-                floor_sd=f['floor_sd'], curve_floor=f['curve_floor'], judge=j['accuracy'],
+                floor_sd=f['floor_sd'], curve_floor=f['curve_floor'],
+                floor_mixed=f.get('floor_mixed'), judge=j['accuracy'],
                 cost=dict(rows=costs, judge_seconds=j['seconds'], score_seconds=s,
                           hardware=hardware))
 
@@ -141,7 +142,8 @@ def warnings_of(t:dict)->list: # sentences
     of = lambda m: next((r for (k, f), r in have.items() if k==m and f==1.), None)
     none, cond, cg = of('unguided'), of('Cond'), of('CG')
     best = {id(r): e for r,e in rows_at(t['rows'])}
-    return gates(t['floor'], none and best[id(none)], cond and best[id(cond)], cg and cg['sweep'])
+    return gates(t['floor'], none and best[id(none)], cond and best[id(cond)], cg and cg['sweep'],
+                 mixed=t.get('floor_mixed'))
 
 # %% ../nbs/17a_tables.ipynb #cell-11
 _LESS = ('precision', 'recall', 'density', 'coverage', 'kid')

@@ -33,9 +33,9 @@ from .truth import Images
 from .engine import Recipe, batches, device, runner, train
 from .generate import heun_walk, memory_walk, pc_walk
 from .folders import ImageDenoiser, ImageLogits, write_networks
-from .metrics import accuracy, cas, ridge
+from .metrics import accuracy, cas, frechet, ridge
 from .features import ResNet56, extract, inception, resnet56
-from .comparisons import copies, equal_floor
+from .comparisons import copies, equal_floor, mixed_floor
 from .experiment import Facts, Place, TimeUp, World, all_metrics, everything
 
 # %% ../nbs/16g_world.ipynb #cell-6
@@ -419,12 +419,13 @@ def evaluate_samples(w, x:Tensor, # bytes (n,c,s,s)
     return dict(out, copied=c['copied'], copied_expected=c['expected'], copied_real=c['real'],
                 distance=c['relative'])
 
-# %% ../nbs/16g_world.ipynb #cell-22-2
+# %% ../nbs/16g_world.ipynb #cell-22-1b
 def _means(f):
     "The means of (mean, sd) pairs, lists and dicts of them"
     of = lambda v: _means(v) if isinstance(v, dict) else [m for m,_ in v] if isinstance(v, list) else v[0]
     return {k: of(v) for k,v in f.items()}
 
+# %% ../nbs/16g_world.ipynb #cell-22-2
 def make_reference(out, budget, here=Place())->dict:
     "Features of all real images, and the floors: real images at the rows' own numbers"
     b, folder, begun = budget, writable(Path(out)/'reference'), time.time()
@@ -439,8 +440,11 @@ def make_reference(out, budget, here=Place())->dict:
     full = floor(all_metrics, b.block or b.n)
     few = floor(all_metrics, min(b.block or b.curve, b.curve) or b.n)
     pick = subset(w.y.cpu(), min(1., b.n/len(w.y)), 0, c)
+    far = lambda v, _: dict(fid=frechet(w.ref()[0], v, warn=False))
+    mixed = mixed_floor(far, u.cpu(), yt, b.block or b.n)
     own = cas(ridge, as_float(w.x[pick.to(w.x.device)].cpu()), w.y.cpu()[pick], as_float(w.x_test.cpu()), yt)
     record = dict(what='reference', budget=asdict(b), floor=dict(_means(full), cas=own), floor_sd=sds(full),
-                  curve_floor=_means(few), n=c*min((b.block or b.n)//c, least), reference=len(w.ref()[1]),
+                  curve_floor=_means(few), floor_mixed=_means(mixed), reference=len(w.ref()[1]),
+                  n=c*min((b.block or b.n)//c, least),
                   features=_inception(str(device(here.device))).weights if b.inception else 'judge')
     return finish(folder, dict(record, seconds=time.time()-begun))
