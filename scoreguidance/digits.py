@@ -36,9 +36,9 @@ def make_small(name, out, budget, here=Place())->dict: # name: of the data set
     return keep_data(out, b, smaller(x[:MOST], b.size), y[:MOST], smaller(u, b.size), v)
 
 # %% ../nbs/17_digits_task.ipynb #cell-27
-SMALL = Budget('digits', 8, 10, 1, None, None, judge=32, scores=3, score_steps=3000, clf_steps=1000,
+SMALL = Budget('digits', 8, 10, 1, None, None, judge=32, scores=3, score_steps=6000, clf_steps=1000,
                judge_steps=1500, lr=3e-3, clf_lr=2e-3, warm=50, ema=.995, clip=1e6, lo=.05, hi=10.,
-               flip=False, times=24, memory=True, n=1050, block=350, curve=350, gate=1050,
+               noise=(-1.2, 1.2), flip=False, times=24, memory=True, n=1050, block=350, curve=350, gate=1050,
                scales=(1., 1.5, 2., 2.5, 3., 4., 5., 6.5), most=16., guesses=True)
 TINY = replace(SMALL, scores=1, score_steps=60, clf_steps=30, judge_steps=80, batch=64, clf_batch=64, times=6,
                n=100, block=0, curve=60, gate=100, scales=(1., 3.), most=3.)
