@@ -294,7 +294,7 @@ REPRODUCE = (("the whole path in about a minute, with numbers that mean nothing"
              ("the table of the README", "scoreguidance reproduce digits"),
              ("a part of it, with two processes",
               "scoreguidance reproduce digits --methods CG,CG-SC-all --fractions 0.05 --workers 2"),
-             ("three classes of CIFAR-10 on a CPU",
+             ("all classes of CIFAR-10 at 16 pixels, a night on a CPU",
               "scoreguidance reproduce cifar10:DATA --preset cpu"),
              ("your own images: a subfolder for each class, or a file with x and y",
               "scoreguidance reproduce pictures --fractions 0.05,1"),

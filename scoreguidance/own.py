@@ -16,7 +16,7 @@ from .experiment import MORE, Place, Plan, Task
 from .world import keep_data, smaller
 from .tables import reproduce
 from .readers import read
-from .cifar import BUDGET, CIFAR10, CPU, SMOKE
+from .cifar import BUDGET, CIFAR10, REHEARSAL, SMOKE
 from .cost import plan_of
 from .training import size_of
 
@@ -79,7 +79,7 @@ def task_of(path, d:Data)->Task: # d: of `images_of`
                     curve=up(curve) if small else curve, block=block if small else 0,
                     inception=False, gate=0)
         return Plan(CIFAR10.presets[preset].methods, (.1, 1.), budget=b, preset=preset, **kw)
-    presets = dict(smoke=p('smoke', SMOKE, 8, seeds=(0,)), cpu=p('cpu', CPU, 16),
+    presets = dict(smoke=p('smoke', SMOKE, 8, seeds=(0,)), cpu=p('cpu', REHEARSAL, 16),
                    budget=p('budget', BUDGET, 64))
     return CIFAR10._replace(name=name, presets=presets, make={**CIFAR10.make, 'data': make_own},
                             asks=('device', 'minutes'))
