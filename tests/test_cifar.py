@@ -159,7 +159,7 @@ def test_nothing_is_unpickled(tmp_path):
     class Evil:
         def __reduce__(self): return os.mkdir, (str(mark),)
     folder = next((out/'cells').iterdir())
-    (folder/'weights.safetensors').write_bytes(pickle.dumps(Evil()))
+    (folder/'model.safetensors').write_bytes(pickle.dumps(Evil()))
     with pytest.raises(ValueError, match='damaged'): grid(out, p, 1, None, task=CIFAR10, here=here)
     shutil.rmtree(folder)
     assert grid(out, p, 1, None, task=CIFAR10, here=here) == [] and not mark.exists()

@@ -102,7 +102,7 @@ def test_prdc_of_identical_sets(k):
 
 def test_prdc_memory_is_bounded(monkeypatch):
     "No block is larger than chunk^2, whatever n is"
-    import scoreguidance.metrics as M
+    import scoreguidance.neighbours as M
     sizes, low = [], M._low
 
     def seen(*args):
@@ -115,7 +115,7 @@ def test_prdc_memory_is_bounded(monkeypatch):
 
 def test_prdc_in_float32_is_that_of_float64(monkeypatch):
     "Where float32 looks first, float64 has the last word, also on rows that float32 cannot tell apart"
-    import scoreguidance.metrics as M
+    import scoreguidance.neighbours as M
     torch.manual_seed(0)
     a, b = torch.randn(400, 600).double(), torch.randn(300, 600).double()
     close_by = torch.randn(1, 600).double() + 1e-6*a # distances of 1e-12 of the squares' sum and less
