@@ -41,10 +41,10 @@ SMOKE = Budget('made', 8, 3, 3, _tiny, _tiny, judge=8, score_steps=6, clf_steps=
                warm=2, hi=10., times=3, n=48, curve=24, gate=60, scales=(1., 2.), most=4.,
                levels=(.2, 1.), lr=1e-3, clf_lr=1e-3, noise=(-1.2, 1.2))
 _cpu = Shape(32, (1,2,2), 1, (1,), dropout=0.)
-REHEARSAL = Budget('cifar10', 16, 3, 3, _cpu, replace(_cpu, mult=(1,2), attention=()), judge=32, score_steps=2000,
-                   clf_steps=600, judge_steps=3000, batch=64, clf_batch=64, lr=2e-3, clf_lr=2e-3,
-                   warm=50, ema=.995, lo=.02, hi=20., noise=(-1.2, 1.2), clf_noise=(-.6, 1.4), times=11, n=450,
-                   curve=300, gate=1000, scales=(1., 2., 4., 8., 16.), most=128.)
+REHEARSAL = Budget('cifar10', 16, 3, 3, _cpu, replace(_cpu, mult=(1,2), attention=()), judge=32,
+                   score_steps=2000, clf_steps=600, judge_steps=3000, batch=64, clf_batch=64, lr=2e-3,
+                   clf_lr=2e-3, warm=50, ema=.995, lo=.02, hi=20., noise=(-1.2, 1.2), clf_noise=(-.6, 1.4),
+                   times=11, n=450, curve=300, gate=1000, scales=(1., 2., 4., 8., 16.), most=128.)
 CPU = replace(REHEARSAL, classes=10, net=replace(_cpu, mult=(1,2,4)), clf=_cpu, score_steps=15_000,
               clf_steps=2500, batch=32, lr=1e-3, clf_lr=1e-3, warm=300, ema=.9995, shift=2, memory=True,
               times=16, n=1000, curve=500, gate=2000, scales=(1., 2., 4., 8.), most=32.)
