@@ -299,6 +299,12 @@ def score_folder(out, i:int)->Path:
     "Where an experiment's score number `i` is"
     return Path(out)/('score' if i==0 else f'score-{i}')
 
+def _sd_of(folder): # None: not known
+    "The standard deviation that a stored score was trained for"
+    c = read_json(folder/'config.json') if (folder/'config.json').exists() else dict(nets={})
+    return next((d['args'].get('sd') for d in c['nets'].values()), None)
+
+# %% ../nbs/16g_world.ipynb #cell-18a-2
 def _taken(b, net, folder)->dict: # its record
     "Somebody's finished score in the place of ours"
     folder = Path(folder)
@@ -311,6 +317,10 @@ def _taken(b, net, folder)->dict: # its record
         raise ValueError(f"the score in '{folder}' does not fit networks of {b.net} for {b.size}x{b.size} "
                          f"images: choose the preset it was made for "
                          f"({str(e).splitlines()[-1].strip()})") from None
+    sd = _sd_of(folder)
+    if sd and abs(sd-net.sd)>1e-4*net.sd:
+        raise ValueError(f"the score in '{folder}' was trained for images of standard deviation {sd:.4g}, "
+                         f"and these have {net.sd:.4g}: give the data it was made for")
     return dict(seconds=r.get('seconds', 0.), memory_mb=r.get('memory_mb', 0.), source=r)
 
 # %% ../nbs/16g_world.ipynb #cell-18-2

@@ -15,7 +15,9 @@ import torch
 
 from scoreguidance import data
 from scoreguidance.cells import cell
-from scoreguidance.world import Budget, facts, smaller
+from scoreguidance.core import checkout
+from scoreguidance.folders import ImageDenoiser, read_networks
+from scoreguidance.world import Budget, facts, keep_data, make_score, patterns, smaller, weights_of
 from scoreguidance.cifar import CIFAR10, SMOKE, make_data
 from scoreguidance.cli import main
 from scoreguidance.cost import estimate, plan_of
@@ -190,3 +192,18 @@ def test_late_is_not_failed(tmp_path):
     p = Plan(('CG',), (.1,), (0,), tiny, 'tiny')
     with pytest.raises(TimeUp): grid(tmp_path, p, 1, None, task=CIFAR10, here=Place(device='cpu', until=time.time()-1))
     assert not list(Path(tmp_path).glob('cells/*'))
+
+
+def test_the_stored_score_fits_its_preset(tmp_path):
+    "Hours of training are kept: `-p score results/cifar10-16` fits the preset, is a denoiser, and is refused for other data"
+    kept, b = checkout('results/cifar10-16'), CIFAR10.presets['cpu'].budget
+    net = read_networks(kept)[0]['score']
+    ImageDenoiser(b.shape, b.net, net.sd).load_state_dict(weights_of(kept))
+    (x, y), (u, v) = (patterns(40, 10, 16, k) for k in (0, 1))
+    clean, g = u.float()/127.5-1, torch.Generator().manual_seed(0)
+    for sigma in (.5, 5.):
+        noisy = clean+sigma*torch.randn(clean.shape, generator=g)
+        assert (net(noisy, torch.full((40,), sigma))-clean).square().mean() < (noisy-clean).square().mean()
+    keep_data(tmp_path, b, x, y, u, v)
+    with pytest.raises(ValueError, match='standard deviation 0.4.*give the data it was made for'):
+        make_score(tmp_path, b, Place(device='cpu', score=str(kept)))
